@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Starting a program and waiting for it, without a window for a race.
+ *
+ * The child is made by glibc's clone() with CLONE_PIDFD, CLONE_VM and
+ * CLONE_VFORK on a stack of its own: its cost does not grow with the caller's
+ * memory, a failed exec is reported with its errno, and the process is known
+ * by a descriptor from its first moment on, so that no recycled pid is ever
+ * waited for or signalled.  On a kernel without CLONE_PIDFD (before 5.2) the
+ * descriptor comes from pidfd_open(), safe as long as the caller does not
+ * reap; without that (before 5.3) `pidfd` is -1 and the pid alone is used.
+ *
+ * Threads: every function may be called from any thread at any time.
+ */
+#ifndef LP_PROC_SPAWN_H
+#define LP_PROC_SPAWN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+enum {
+    LP_ESPAWN = -200,  /* the program could not be executed; sys_errno says why */
+    LP_EREAPED = -201, /* somebody else in this process took the exit status */
+};
+
+enum {
+    LP_SPAWN_SESSION = 1, /* the child leads a session of its own */
+    LP_SPAWN_GROUP = 2,   /* the child leads a process group of its own */
+};
+
+struct lp_fd_map {
+    int from; /* a descriptor of the caller; stays open there */
+    int to;   /* its number in the child, there without close-on-exec */
+};
+
+/* What to start.  Everything is borrowed for the length of the call. */
+struct lp_spawn {
+    const char *path;  /* executed as it is: no search in PATH */
+    char *const *argv; /* ends with NULL */
+    char *const *envp; /* ends with NULL; the whole environment */
+    const char *cwd;   /* NULL: the caller's */
+    const struct lp_fd_map *fds;
+    size_t fd_count; /* 0, 1 and 2 are /dev/null unless mapped */
+    unsigned flags;  /* LP_SPAWN_* */
+};
+
+/* A process; owned by whoever holds it, released by lp_process_close(). */
+struct lp_process {
+    pid_t pid;
+    int pidfd; /* close-on-exec, or -1 */
+};
+
+#define LP_PROCESS_NONE ((struct lp_process){.pid = -1, .pidfd = -1})
+
+/* Starts a child.  It gets the named descriptors and no other, default signal
+ * handlers and an empty signal mask.  On failure nothing is left: no process,
+ * no zombie, no descriptor.  Errors: LP_ESPAWN (exec or a step just before it),
+ * LP_ESYSTEM and LP_ENOMEM (the process could not be made), LP_EINVALID. */
+int lp_spawn(const struct lp_spawn *request, struct lp_process *process, struct lp_error *err);
+
+/* Waits until a child of the caller has ended and reaps it.  *code becomes its
+ * exit code, or minus the signal that ended it.  Errors: LP_ETIMEOUT,
+ * LP_EINTERRUPTED (neither changes anything), LP_EREAPED. */
+int lp_process_wait(const struct lp_process *process, int64_t deadline, int *code,
+                    struct lp_error *err);
+
+/* Sends a signal through the pidfd, or to the pid where there is none.  The
+ * error of a process that is gone is LP_ESYSTEM with ESRCH. */
+int lp_process_signal(const struct lp_process *process, int signal_number, struct lp_error *err);
+
+/* A descriptor for a process that is not our child, or -1 with errno. */
+int lp_pidfd_open(pid_t pid);
+
+/* Closes the descriptor; the process goes on. */
+void lp_process_close(struct lp_process *process);
+
+#endif
