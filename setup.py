@@ -16,6 +16,8 @@ SANITIZE = os.environ.get("LIBPOD_SANITIZE", "")
 DEBUG = bool(SANITIZE or os.environ.get("LIBPOD_DEBUG"))
 
 COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-D_GNU_SOURCE", *WARNINGS]
+COMPILE += ["-iquote", "csrc"]  # not -I: <sys/...> must remain the system's
+COMPILE += ["-iquote", "csrc"]  # not -I: <sys/...> must remain the system's
 LINK: list[str] = []
 # The interpreter's own flags carry -g and -DNDEBUG.
 COMPILE += ["-g", "-O1", "-UNDEBUG"] if DEBUG else ["-g0", "-O2"]
@@ -33,7 +35,6 @@ def extension(module: str, *rooms: str) -> Extension:
     return Extension(
         f"libpod.{module}",
         [f"libpod/{module}.pyx", *room(*rooms)],
-        include_dirs=["csrc"],
         depends=glob("csrc/*/*.h"),
         extra_compile_args=COMPILE,
         extra_link_args=LINK,

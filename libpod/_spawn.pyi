@@ -26,6 +26,10 @@ class Process:
         reaped it (a `waitpid(-1)`).
         """
 
+    def ended(self, timeout: float | None = 0.0) -> bool:
+        """Whether the process, ours or not, has ended, waiting at most `timeout` seconds
+        for it (None: for ever).  Reaps nothing."""
+
     def send_signal(self, number: int) -> None:
         """Sends a signal.  Raises `ProcessLookupError` where the process is gone."""
 

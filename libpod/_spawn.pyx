@@ -8,6 +8,7 @@ the wait.  Objects refuse to work in a forked child.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport ECHILD, ENOENT, ESRCH
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.types cimport pid_t
@@ -55,7 +56,8 @@ cdef extern from "proc/spawn.h":
     int lp_spawn(const lp_spawn_request *, lp_process *, lp_error *) noexcept nogil
     int lp_process_wait(const lp_process *, int64_t, int *, lp_error *) noexcept nogil
     int lp_process_signal(const lp_process *, int, lp_error *) noexcept nogil
-    int lp_pidfd_open(pid_t) noexcept nogil
+    int lp_process_open(pid_t, lp_process *, lp_error *) noexcept nogil
+    int lp_process_ended(const lp_process *, int64_t, lp_error *) noexcept nogil
     void lp_process_close(lp_process *) noexcept nogil
 
 cdef extern from "proc/conmon.h":
@@ -121,6 +123,8 @@ cdef object error_of(lp_error *err):
         return errors.WaitTimeout(message)
     if err.code == LP_ESPAWN:
         return errors.SpawnFailed(message, err.sys_errno)
+    if err.code == LP_EREAPED:
+        return errors.SystemCallError(message, ECHILD)
     if err.code == LP_EEOF:
         return errors.ConmonFailed(message)
     return errors.SystemCallError(message, err.sys_errno)
@@ -255,6 +259,23 @@ cdef class Process:
                 raise error_of(&err)
             PyErr_CheckSignals()
 
+    def ended(self, timeout=0.0):
+        """Whether the process, ours or not, has ended before the time-out."""
+        cdef lp_error err
+        cdef int rc
+        cdef int64_t deadline = deadline_of(timeout)
+        self.check()
+        while True:
+            with nogil:
+                rc = lp_process_ended(&self.process, deadline, &err)
+            if rc == 0:
+                return True
+            if rc == LP_ETIMEOUT:
+                return False
+            if rc != LP_EINTERRUPTED:
+                raise error_of(&err)
+            PyErr_CheckSignals()
+
     def send_signal(self, int number):
         """Sends a signal; a process that is gone is ProcessLookupError."""
         cdef lp_error err
@@ -262,7 +283,7 @@ cdef class Process:
         if self.code is not None:
             raise ProcessLookupError(f"process {self.process.pid} has ended")
         if lp_process_signal(&self.process, number, &err) != 0:
-            if err.sys_errno == 3:  # ESRCH
+            if err.sys_errno == ESRCH:
                 raise ProcessLookupError(err.message.decode("utf-8", "replace"))
             raise error_of(&err)
 
@@ -295,11 +316,12 @@ def spawn(argv, env, *, executable=None, cwd=None, fds=None, bint session=False,
 def open_process(int pid):
     """A running process that is not our child, by its pid."""
     cdef Process process = Process()
-    process.process.pid = pid
-    process.process.pidfd = lp_pidfd_open(pid)
-    if process.process.pidfd < 0:
-        raise ProcessLookupError(f"there is no process {pid}, or it cannot be opened")
-    return process
+    cdef lp_error err
+    if lp_process_open(pid, &process.process, &err) == 0:
+        return process
+    if err.sys_errno == ESRCH:
+        raise ProcessLookupError(err.message.decode("utf-8", "replace"))
+    raise error_of(&err)
 
 
 cdef class Handshake:
@@ -385,7 +407,7 @@ def open_monitor(str pid_file, str container_id, int64_t not_before=0):
     if rc == 0:
         return process
     message = err.message.decode("utf-8", "replace")
-    if rc == LP_ESTRANGER or err.sys_errno in (2, 3):  # ENOENT, ESRCH
+    if rc == LP_ESTRANGER or err.sys_errno in (ENOENT, ESRCH):
         raise ProcessLookupError(message)
     raise error_of(&err)
 

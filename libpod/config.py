@@ -19,12 +19,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from libpod.errors import ConfigError, InvalidArgument, SystemCallError
+from libpod.errors import ConfigError, InvalidArgument, RuntimeDirError, SystemCallError
 from libpod.settings import (
     FIELDS,
+    SHARE_PODMAN,
     Field,
     RuntimeConfig,
     Settings,
@@ -40,6 +41,13 @@ CONFIG_PATH = "/usr/share/containers/libpod.conf"
 OVERRIDE_CONFIG_PATH = "/etc/containers/libpod.conf"
 USER_CONFIG = ".config/containers/libpod.conf"
 """Below HOME; the only file that a rootless runtime reads."""
+
+LATER_KEYS = frozenset(
+    "infra_command infra_image label lock_type num_locks runtime runtimes runtime_supports_json "
+    "runtime_supports_nocgroups enable_labeling enable_port_reservation events_logger "
+    "network_cmd_path events_logfile_path detach_keys sdnotify".split()
+)
+"""Keys that later versions of podman put into the same file; nothing to warn about."""
 
 _BY_KEY = {field.name: field for field in FIELDS if field.in_file}
 _BY_OPTION = {field.option: field for field in FIELDS if field.option}
@@ -122,7 +130,8 @@ def _read_over(config: RuntimeConfig, path: str) -> None:
     for key, value in _read_toml(path).items():
         field = _BY_KEY.get(key)
         if field is None:
-            _log.warning("configuration file %s: %s", path, unknown("key", key, _BY_KEY))
+            level = logging.DEBUG if key in LATER_KEYS else logging.WARNING
+            _log.log(level, "configuration file %s: %s", path, unknown("key", key, _BY_KEY))
             continue
         complaint = field.complaint(value)
         if complaint:
@@ -200,38 +209,82 @@ class Directories(NamedTuple):
     graph_root: str
 
 
-def resolve_defaults(config: RuntimeConfig, environ: Mapping[str, str], uid: int) -> Directories:
+def resolve_defaults(
+    config: RuntimeConfig,
+    environ: Mapping[str, str],
+    uid: int,
+    explicit: Collection[str] = (),
+) -> Directories:
     """Give each directory that nobody set its default, in `config`; return all four.
 
     Without `share` they are private to this library: `libpod-core` below
     /var/lib and /run, rootless below XDG_DATA_HOME (HOME/.local/share) and
     the runtime directory.  With share="podman" they are podman's own.
 
+    podman's packages ship a libpod.conf that names podman's own directories.
+    Such a file does not make us share them by accident: without `share` they
+    count as not set, and an option (one of `explicit`) that names them is refused.
+
     It is the last step, so each setting that was changed but has no effect in
     this version is logged here, once.
 
     Raises:
-        ConfigError: rootless, and neither XDG_DATA_HOME nor HOME is of use.
+        ConfigError: an option names podman's directories without `share`; or
+            rootless, and neither XDG_DATA_HOME nor HOME is of use.
         RuntimeDirError: rootless, and no runtime directory is safe to use.
     """
     _warn_unbuilt(config)
     storage = config.storage_config
-    rootless = is_rootless(environ, uid)
-    if not (config.static_dir and storage.graph_root):
-        data = _data_home(environ) if rootless else "/var/lib"
-        own = os.path.join(data, "libpod-core")
-        shared = os.path.join(data, "containers/storage")
-        storage.graph_root = storage.graph_root or (shared if config.share else f"{own}/storage")
-        config.static_dir = config.static_dir or (
-            os.path.join(storage.graph_root, "libpod") if config.share else own
-        )
-    if not (config.tmp_dir and storage.run_root):
-        tmp, run = _run_directories(config.share, environ, uid)
-        config.tmp_dir = config.tmp_dir or tmp
-        storage.run_root = storage.run_root or run
-    if rootless and config.share:
+    if not config.share:
+        _leave_podmans(config, environ, uid, explicit)
+    elif is_rootless(environ, uid):
         storage.graph_driver_name = storage.graph_driver_name or "vfs"
+    if not (config.static_dir and storage.graph_root):
+        static_dir, graph_root = _data_directories(config.share, environ, uid)
+        if config.share and storage.graph_root:
+            static_dir = os.path.join(storage.graph_root, "libpod")
+        config.static_dir = config.static_dir or static_dir
+        storage.graph_root = storage.graph_root or graph_root
+    if not (config.tmp_dir and storage.run_root):
+        tmp_dir, run_root = _run_directories(config.share, environ, uid)
+        config.tmp_dir = config.tmp_dir or tmp_dir
+        storage.run_root = storage.run_root or run_root
     return Directories(config.static_dir, config.tmp_dir, storage.run_root, storage.graph_root)
+
+
+def _leave_podmans(
+    config: RuntimeConfig, environ: Mapping[str, str], uid: int, explicit: Collection[str]
+) -> None:
+    for name, defaults in (("static_dir", _data_directories), ("tmp_dir", _run_directories)):
+        path = getattr(config, name)
+        if path is None:
+            continue
+        try:
+            podmans = {os.path.realpath(found) for found in defaults(SHARE_PODMAN, environ, uid)}
+        except (ConfigError, RuntimeDirError) as error:
+            _log.debug("podman can have no directories here: %s", error)
+            continue
+        if os.path.realpath(path) not in podmans:
+            continue
+        if name in explicit or (name == "static_dir" and "storage_config" in explicit):
+            raise ConfigError(
+                f"{name} {path} is podman's own directory",
+                remedy='choose another one, or share it with share="podman"',
+            )
+        _log.info("%s %s is podman's own and is not used without share", name, path)
+        setattr(config, name, None)
+
+
+def _data_directories(
+    share: str | None, environ: Mapping[str, str], uid: int
+) -> tuple[str, str]:
+    """The defaults of static_dir and graph_root."""
+    data = _data_home(environ) if is_rootless(environ, uid) else "/var/lib"
+    if share:
+        graph_root = os.path.join(data, "containers/storage")
+        return os.path.join(graph_root, "libpod"), graph_root
+    own = os.path.join(data, "libpod-core")
+    return own, os.path.join(own, "storage")
 
 
 def _run_directories(share: str | None, environ: Mapping[str, str], uid: int) -> tuple[str, str]:

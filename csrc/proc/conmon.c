@@ -283,25 +283,26 @@ int lp_monitor_open(const char *pid_file, const char *id, int64_t not_before,
 {
     char text[32];
     long hertz = sysconf(_SC_CLK_TCK);
-    struct lp_process found = LP_PROCESS_NONE;
+    struct lp_process found;
+    pid_t pid;
+    int rc;
 
     if (read_small(pid_file, O_NOFOLLOW, text, sizeof text) < 0)
         return lp_fail_errno(err, "cannot read conmon's pid file %s", pid_file);
-    found.pid = parse_pid(text);
-    if (found.pid < 0)
+    pid = parse_pid(text);
+    if (pid < 0)
         return lp_fail(err, LP_ESTRANGER, "conmon's pid file %s has no pid in it", pid_file);
-    found.pidfd = lp_pidfd_open(found.pid);
-    if (found.pidfd < 0 && errno != ENOSYS)
-        return lp_fail_errno(err, "cannot open the monitor, process %d", (int)found.pid);
+    rc = lp_process_open(pid, &found, err);
+    if (rc != LP_OK)
+        return rc;
     LP_CLOSE int pidfd = found.pidfd;
-    if (read_start_time(found.pid, start_time) < 0)
-        return lp_fail_errno(err, "cannot see the monitor, process %d", (int)found.pid);
+    if (read_start_time(pid, start_time) < 0)
+        return lp_fail_errno(err, "cannot see the monitor, process %d", (int)pid);
     /* The start time is cut to a tick. */
     if (not_before > 0 && (int64_t)*start_time + 1 < not_before / (LP_NS_PER_S / hertz))
         return lp_fail(err, LP_ESTRANGER, "process %d is older than its container", (int)found.pid);
-    if (!command_line_has(found.pid, id))
-        return lp_fail(err, LP_ESTRANGER, "process %d is not the monitor of %s", (int)found.pid,
-                       id);
-    *monitor = (struct lp_process){.pid = found.pid, .pidfd = lp_steal_fd(&pidfd)};
+    if (!command_line_has(pid, id))
+        return lp_fail(err, LP_ESTRANGER, "process %d is not the monitor of %s", (int)pid, id);
+    *monitor = (struct lp_process){.pid = pid, .pidfd = lp_steal_fd(&pidfd)};
     return LP_OK;
 }

@@ -235,6 +235,14 @@ static int child_main(void *argument)
     _exit(127);
 }
 
+static int pidfd_open_call(pid_t pid)
+{
+    errno = lp_failpoint("spawn.pidfd_open");
+    if (errno != 0)
+        return -1;
+    return (int)syscall(SYS_pidfd_open, pid, 0U); /* close-on-exec by definition */
+}
+
 /* --- in the parent --------------------------------------------------------- */
 
 static int compare_targets(const void *left, const void *right)
@@ -345,7 +353,7 @@ static int spawn_planned(struct plan *plan, struct lp_process *process, struct l
         return LP_ESPAWN;
     }
     if (started.pidfd < 0)
-        started.pidfd = lp_pidfd_open(started.pid);
+        started.pidfd = pidfd_open_call(started.pid);
     *process = started;
     return LP_OK;
 }
@@ -359,14 +367,6 @@ int lp_spawn(const struct lp_spawn *request, struct lp_process *process, struct 
         rc = spawn_planned(&plan, process, err);
     free(plan.moves);
     return rc;
-}
-
-int lp_pidfd_open(pid_t pid)
-{
-    errno = lp_failpoint("spawn.pidfd_open");
-    if (errno != 0)
-        return -1;
-    return (int)syscall(SYS_pidfd_open, pid, 0U); /* close-on-exec by definition */
 }
 
 void lp_process_close(struct lp_process *process)
@@ -390,20 +390,46 @@ int lp_process_signal(const struct lp_process *process, int signal_number, struc
     return LP_OK;
 }
 
-/* Sleeps until the process may have ended; the reaping decides. */
+int lp_process_open(pid_t pid, struct lp_process *process, struct lp_error *err)
+{
+    int pidfd = pid > 0 ? pidfd_open_call(pid) : -1;
+
+    if (pid <= 0)
+        return lp_fail(err, LP_EINVALID, "%d is not the number of a process", (int)pid);
+    if (pidfd < 0 && (errno != ENOSYS || (kill(pid, 0) < 0 && errno == ESRCH)))
+        return lp_fail_errno(err, "cannot open process %d", (int)pid);
+    *process = (struct lp_process){.pid = pid, .pidfd = pidfd};
+    return LP_OK;
+}
+
+/* One sleep; whether the process has ended is for the caller to find out.
+ * Without a pidfd the kernel offers no timed wait for one process. */
 static int await_end(const struct lp_process *process, int64_t deadline, struct lp_error *err)
 {
     struct pollfd poller = {.fd = process->pidfd, .events = POLLIN};
-    /* Without a pidfd the kernel offers no timed wait for one child. */
-    int timeout = process->pidfd >= 0 ? lp_poll_timeout(deadline) : 1;
-    int ready = poll(&poller, 1, timeout);
+    int timeout = lp_poll_timeout(deadline);
+    int ready = poll(&poller, 1, process->pidfd < 0 && timeout != 0 ? 1 : timeout);
 
     if (ready < 0 && errno == EINTR)
         return lp_fail(err, LP_EINTERRUPTED, "interrupted while waiting for process %d",
                        (int)process->pid);
     if (ready < 0)
         return lp_fail_errno(err, "cannot wait for process %d", (int)process->pid);
-    return LP_OK;
+    return ready;
+}
+
+int lp_process_ended(const struct lp_process *process, int64_t deadline, struct lp_error *err)
+{
+    for (;;) {
+        int rc = await_end(process, deadline, err);
+
+        if (rc < 0)
+            return rc;
+        if (rc > 0 || (process->pidfd < 0 && kill(process->pid, 0) < 0 && errno == ESRCH))
+            return LP_OK;
+        if (deadline != LP_FOREVER && lp_now() >= deadline)
+            return lp_fail(err, LP_ETIMEOUT, "process %d did not end in time", (int)process->pid);
+    }
 }
 
 int lp_process_wait(const struct lp_process *process, int64_t deadline, int *code,
@@ -431,7 +457,7 @@ int lp_process_wait(const struct lp_process *process, int64_t deadline, int *cod
         if (deadline != LP_FOREVER && lp_now() >= deadline)
             return lp_fail(err, LP_ETIMEOUT, "process %d did not end in time", (int)process->pid);
         rc = await_end(process, deadline, err);
-        if (rc != LP_OK)
+        if (rc < 0)
             return rc;
     }
 }

@@ -72,8 +72,14 @@ int lp_process_wait(const struct lp_process *process, int64_t deadline, int *cod
  * error of a process that is gone is LP_ESYSTEM with ESRCH. */
 int lp_process_signal(const struct lp_process *process, int signal_number, struct lp_error *err);
 
-/* A descriptor for a process that is not our child, or -1 with errno. */
-int lp_pidfd_open(pid_t pid);
+/* Opens a process that need not be our child; on a kernel without pidfds only
+ * the number is kept.  The error of a process that is gone is LP_ESYSTEM with
+ * ESRCH. */
+int lp_process_open(pid_t pid, struct lp_process *process, struct lp_error *err);
+
+/* Waits until a process, ours or not, has ended; does not reap it.  Errors:
+ * LP_ETIMEOUT, LP_EINTERRUPTED. */
+int lp_process_ended(const struct lp_process *process, int64_t deadline, struct lp_error *err);
 
 /* Closes the descriptor; the process goes on. */
 void lp_process_close(struct lp_process *process);

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's streams, through conmon's attach socket.
+
+The socket carries packets: to conmon raw bytes of the standard input, from
+conmon one byte that names the stream (2 standard output, 3 standard error) and
+then its data.  conmon closes it when the container has ended and its output is
+drained.  Connecting before the start loses no early byte.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from libpod.errors import InvalidArgument, SystemCallError
+
+if TYPE_CHECKING:
+    import socket
+
+STDOUT = 2
+STDERR = 3
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+
+_PACKET = 32 * 1024 + 1
+"""More than conmon ever sends in one packet."""
+
+_CHUNK = 8 * 1024
+"""What we send in one packet; conmon cuts longer ones."""
+
+
+class PumpEnd(enum.Enum):
+    """Why `Pump.run` returned."""
+
+    CLOSED = "closed"
+    """The container has ended (or closed both its output streams)."""
+    DETACHED = "detached"
+    """The detach keys were typed."""
+    TIMEOUT = "timeout"
+    """The deadline passed; run it again to go on."""
+    REFUSED = "refused"
+    """The output took no more; run it again to go on."""
+
+
+def connect(bundle_directory: str) -> socket.socket:
+    """Connects to the monitor of the container in `bundle_directory`."""
+    import socket
+
+    # Through the descriptor: a socket's path may have 107 bytes only.
+    directory = os.open(bundle_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/attach")
+    except OSError as error:
+        connection.close()
+        raise SystemCallError(
+            f"cannot attach to the container in {bundle_directory}: {error.strerror}",
+            error.errno or 0,
+            remedy="its monitor is gone, or the container has ended",
+        ) from error
+    finally:
+        os.close(directory)
+    return connection
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """Docker's notation ("ctrl-p,ctrl-q", "a,b"); "" means that there are none."""
+    keys = bytearray()
+    for key in text.split(",") if text else []:
+        if len(key) == 1 and key.isascii():
+            keys += key.encode()
+        elif len(key) == 6 and key.startswith("ctrl-") and "a" <= key[5] <= "z":
+            keys.append(ord(key[5]) - ord("a") + 1)
+        elif len(key) == 6 and key.startswith("ctrl-") and key[5] in "@[\\]^_":
+            keys.append(ord(key[5]) - ord("@"))
+        else:
+            raise InvalidArgument(
+                f"invalid detach keys {text!r}",
+                remedy="write single characters or ctrl-X, separated by commas",
+            )
+    return bytes(keys)
+
+
+class _DetachFilter:
+    """Finds the detach keys in what is typed, however the reads cut it."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def feed(self, typed: bytes) -> tuple[bytes, bool]:
+        """What to pass on, and whether the keys were complete.
+
+        A beginning of the keys is held back until it is clear what it is.
+        """
+        if not self._keys:
+            return typed, False
+        data = self._held + typed
+        at = data.find(self._keys)
+        if at >= 0:
+            self._held = b""
+            return data[:at], True
+        held = next(
+            (n for n in range(min(len(self._keys) - 1, len(data)), 0, -1)
+             if data.endswith(self._keys[:n])),
+            0,
+        )
+        self._held = data[len(data) - held :]
+        return data[: len(data) - held], False
+
+
+class Pump:
+    """Moves a container's streams until it ends; one thread, no polling.
+
+    Args:
+        connection: from `connect`; stays the caller's.
+        output: called with STDOUT or STDERR and the bytes; False ends `run`.
+        data: sent as standard input, then closed; or
+        input_fd: read as it comes and sent, then closed; neither sends nothing.
+        detach_keys: from `parse_detach_keys`, looked for in `input_fd`.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        output: Callable[[int, bytes], bool],
+        *,
+        data: bytes | None = None,
+        input_fd: int | None = None,
+        detach_keys: bytes = b"",
+    ) -> None:
+        self._connection = connection
+        self._output = output
+        self._unsent = memoryview(data or b"")
+        self._input_fd = input_fd
+        self._input_open = data is not None or input_fd is not None
+        self._filter = _DetachFilter(detach_keys)
+        self._detached = False
+        self._poller = select.poll()
+
+    def run(self, deadline: float | None = None) -> PumpEnd:
+        """Until the container ends, detaches, or time.monotonic() reaches the deadline."""
+        sock = self._connection.fileno()
+        while True:
+            self._poller.register(sock, self._interest())
+            self._watch_input()
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            ready = dict(self._poller.poll(left))
+            if not ready:
+                return PumpEnd.TIMEOUT
+            if ready.get(sock, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                end = self._receive()
+                if end is not None:
+                    return end
+            if ready.get(sock, 0) & select.POLLOUT:
+                self._send()
+            if self._input_fd is not None and self._input_fd in ready:
+                self._read_input(self._input_fd)
+            if self._detached and not self._unsent:
+                return PumpEnd.DETACHED
+
+    def _interest(self) -> int:
+        sending = self._input_open and (self._unsent or self._input_fd is None)
+        return select.POLLIN | (select.POLLOUT if sending else 0)
+
+    def _watch_input(self) -> None:
+        """Nothing more is read before what was read has been sent."""
+        if self._input_fd is None:
+            return
+        if self._input_open and not self._unsent and not self._detached:
+            self._poller.register(self._input_fd, select.POLLIN)
+        else:
+            try:
+                self._poller.unregister(self._input_fd)
+            except KeyError:
+                return
+
+    def _receive(self) -> PumpEnd | None:
+        import socket
+
+        try:
+            packet = self._connection.recv(_PACKET, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return PumpEnd.CLOSED
+        if not packet:
+            return PumpEnd.CLOSED
+        taken = packet[0] not in (STDOUT, STDERR) or self._output(packet[0], packet[1:])
+        return None if taken else PumpEnd.REFUSED
+
+    def _send(self) -> None:
+        import socket
+
+        try:
+            if self._unsent:
+                sent = self._connection.send(self._unsent[:_CHUNK], socket.MSG_DONTWAIT)
+                self._unsent = self._unsent[sent:]
+            if not self._unsent and self._input_fd is None:
+                self._close_input()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise
+            self._unsent = memoryview(b"")  # the container no longer reads
+            self._input_open = False
+
+    def _close_input(self) -> None:
+        import socket
+
+        self._input_open = False
+        try:
+            self._connection.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+
+    def _read_input(self, fd: int) -> None:
+        try:
+            typed = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:  # a terminal that hung up
+            typed = b""
+        data, self._detached = self._filter.feed(typed)
+        self._unsent = memoryview(data)
+        if not typed:
+            self._close_input()
+
+
+def resize(bundle_directory: str, height: int, width: int) -> None:
+    """Tells the container's terminal its size in characters."""
+    try:
+        fd = os.open(
+            f"{bundle_directory}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+        )
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENOENT):  # the monitor has ended
+            return
+        raise
+    try:
+        os.write(fd, f"1 {height} {width}\n".encode())
+    finally:
+        os.close(fd)

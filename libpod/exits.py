@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who waits for which container, and one thread that sees them all end.
+
+An exit is final when conmon's exit file exists.  A monitor that died without
+writing one is looked at once more; then the container is lost: code -1.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from libpod import _spawn
+from libpod.errors import InternalError, LibpodError
+
+log = logging.getLogger("libpod.exits")
+
+LOST = -1
+"""The exit code of a container whose monitor died without an exit file."""
+
+
+class Exit(NamedTuple):
+    """How a container ended."""
+
+    code: int
+    """0 to 255, or `LOST`."""
+    finished: float
+    """Seconds since the epoch."""
+
+
+class _Watched(NamedTuple):
+    container_id: str
+    monitor: _spawn.Process
+    on_exit: Callable[[Exit], None]
+
+
+class ExitWatcher:
+    """The exits of one runtime's containers.
+
+    The thread starts with the first container and ends with `close`.  Each
+    `on_exit` is called once, in that thread: it must be quick and must not
+    wait for a container.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = _spawn.ExitDirectory(directory)
+        self._lock = threading.Lock()
+        self._by_id: dict[str, int] = {}
+        self._by_token: dict[int, _Watched] = {}
+        self._next_token = 0
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._owner = os.getpid()
+
+    def add(
+        self, container_id: str, monitor: _spawn.Process, on_exit: Callable[[Exit], None]
+    ) -> None:
+        """Calls `on_exit` when the container has ended, even if it has ended already."""
+        with self._lock:
+            token = self._next_token
+            self._next_token += 1
+            self._by_id[container_id] = token
+            self._by_token[token] = _Watched(container_id, monitor, on_exit)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._watch, name="libpod-exits", daemon=True
+                )
+                self._thread.start()
+        self._directory.watch(monitor, token)
+
+    def discard(self, container_id: str) -> None:
+        """Forgets a container and its exit file."""
+        self._take(container_id)
+        self._directory.remove(container_id)
+
+    def read(self, container_id: str) -> Exit | None:
+        """The container's final exit, or None while it has none."""
+        try:
+            found = self._directory.read(container_id)
+        except InternalError as error:
+            log.error("%s", error)
+            return Exit(LOST, time.time())
+        return None if found is None else Exit(found[0], found[1] / 1e9)
+
+    def close(self) -> None:
+        """Ends the thread; idempotent.  Containers that have not ended go on untold."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            already, self._closing = self._closing, True
+        if already or self._owner != os.getpid():
+            return
+        if thread is not None:
+            self._directory.wake()
+            if thread is not threading.current_thread():
+                thread.join()
+        self._directory.close()
+
+    def _take(self, container_id: str) -> _Watched | None:
+        """Removes a container from the watch; None where somebody else has."""
+        with self._lock:
+            token = self._by_id.pop(container_id, None)
+            watched = None if token is None else self._by_token.pop(token)
+        if watched is not None:
+            self._directory.forget(watched.monitor)
+        return watched
+
+    def _watch(self) -> None:
+        while not self._closing:
+            names, tokens, rescan = self._directory.wait()
+            if rescan:
+                with self._lock:
+                    names = list(self._by_id)
+            for name in names:
+                if name in self._by_id:
+                    self._look(name)
+            for token in tokens:
+                watched = self._by_token.get(token)
+                if watched is not None:
+                    self._look(watched.container_id, monitor_ended=True)
+
+    def _look(self, container_id: str, *, monitor_ended: bool = False) -> None:
+        """Tells the container's exit, if it is final."""
+        try:
+            ended = self.read(container_id)
+        except (LibpodError, OSError) as error:
+            log.error("cannot read the exit of container %s: %s", container_id, error)
+            ended = None
+        if ended is None and monitor_ended:
+            log.error("the monitor of container %s died without an exit code", container_id)
+            ended = Exit(LOST, time.time())
+        watched = self._take(container_id) if ended is not None else None
+        if ended is None or watched is None:
+            return
+        try:
+            watched.on_exit(ended)
+        except Exception:
+            log.exception("after the end of container %s", container_id)

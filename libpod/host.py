@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one seam for privilege.
+
+Whatever needs the host's powers is asked of a `Host`: starting conmon and the
+OCI runtime, cgroups, the caller's limits and capabilities.  This one calls the
+C core in this process, as root.  A rootless one will ask a helper inside a user
+namespace, so nothing above this file may assume that it can do these things
+itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import select
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from libpod import _spawn
+from libpod.cgroup import Cgroups
+from libpod.errors import NotBuilt, OCIRuntimeTimeout, WaitTimeout
+
+log = logging.getLogger("libpod.host")
+
+TOOL_OUTPUT_LIMIT = 64 * 1024
+"""Bytes of each of a tool's streams that are kept; the rest is read and dropped."""
+
+
+class ToolResult(NamedTuple):
+    """What a program that we ran to its end left."""
+
+    code: int
+    """Its exit code, or minus the signal that ended it."""
+    stdout: str
+    stderr: str
+
+
+class Host:
+    """This process, as root, on this machine.
+
+    Attributes:
+        cgroups: the hierarchies; cgroup_facts: what they can enforce.
+        capabilities: the numbers of those that the caller can give to a container.
+    """
+
+    def __init__(self) -> None:
+        if os.geteuid() != 0:
+            raise NotBuilt(
+                "containers can be run by root only",
+                fault="host",
+                remedy="run this program as root; rootless containers are not built yet",
+            )
+        self.cgroups = Cgroups()
+        self.cgroup_facts = self.cgroups.facts()
+        self.capabilities = _bounding_set()
+
+    def hard_limits(self) -> dict[str, int]:
+        """The caller's hard resource limits ("RLIMIT_NOFILE" -> number, -1 for none); a
+        container must not be given more, since that takes CAP_SYS_RESOURCE."""
+        return {
+            name: resource.getrlimit(getattr(resource, name))[1]
+            for name in dir(resource)
+            if name.startswith("RLIMIT_")
+        }
+
+    def run_tool(
+        self, argv: Sequence[str], env: Mapping[str, str], *, timeout: float
+    ) -> ToolResult:
+        """Runs a program to its end, without a standard input.
+
+        Raises `SpawnFailed`, or `OCIRuntimeTimeout` after `timeout` seconds, when
+        it and everything in its session has been killed.
+        """
+        deadline = time.monotonic() + timeout
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        try:
+            try:
+                process = _spawn.spawn(argv, env, fds={1: out_write, 2: err_write}, session=True)
+            finally:
+                os.close(out_write)
+                os.close(err_write)
+            os.set_blocking(out_read, False)
+            os.set_blocking(err_read, False)
+            with process:
+                try:
+                    texts = _collect(process, (out_read, err_read), deadline)
+                    code = process.wait(max(0.0, deadline - time.monotonic()))
+                except WaitTimeout:
+                    self._end_session(process)
+                    raise OCIRuntimeTimeout(
+                        f"{argv[0]} did not end within {timeout:g} s and was killed",
+                        remedy="look at the load of the host and at what the program waits for",
+                    ) from None
+                except BaseException:
+                    self._end_session(process)
+                    raise
+                return ToolResult(code, *texts)
+        finally:
+            os.close(out_read)
+            os.close(err_read)
+
+    def _end_session(self, process: _spawn.Process) -> None:
+        """Kills a child that leads a session, all in that session, and reaps it."""
+        self.kill_session(process.pid)
+        process.wait()
+
+    def start_conmon(
+        self, argv: Sequence[str], env: Mapping[str, str], *, cwd: str, stderr: int, cgroup: str
+    ) -> _spawn.Handshake:
+        """Starts a monitor in `cgroup`, in a session of its own; see `_spawn.Handshake`."""
+        handshake = _spawn.Handshake(
+            argv,
+            env,
+            cwd=cwd,
+            fds={1: stderr, 2: stderr},
+            cgroups=self.cgroups.for_conmon(cgroup),
+        )
+        if handshake.warning is not None:
+            log.warning("%s", handshake.warning)
+        return handshake
+
+    def kill_session(self, *sessions: int) -> None:
+        """Ends every process of these sessions with SIGKILL.
+
+        For what is left when a monitor or a tool did not do its work; it reads
+        all of /proc, again until nothing new is found, as a process may fork
+        between two readings.
+        """
+        killed: set[int] = set()
+        while True:
+            found = {pid for pid in _all_pids() if _session_of(pid) in sessions} - killed
+            if not found:
+                return
+            for pid in found:
+                killed.add(pid)
+                try:
+                    with _spawn.open_process(pid) as process:
+                        if _session_of(pid) in sessions:
+                            process.send_signal(signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+
+
+def _collect(
+    process: _spawn.Process, pipes: tuple[int, int], deadline: float
+) -> tuple[str, str]:
+    """Reads both pipes until the program has ended, whoever still holds their other ends."""
+    kept = {fd: bytearray() for fd in pipes}
+    poller = select.poll()
+    poller.register(process, select.POLLIN)
+    for fd in pipes:
+        poller.register(fd, select.POLLIN)
+    ended = False
+    while not ended:
+        left = deadline - time.monotonic()
+        ready = poller.poll(max(0.0, left) * 1000)
+        if not ready:
+            raise WaitTimeout(f"process {process.pid} did not end in time")
+        for fd, _ in ready:
+            if fd == process.fileno():
+                ended = True
+            elif not _drain(fd, kept[fd]):
+                poller.unregister(fd)
+    for fd in pipes:
+        _drain(fd, kept[fd])
+    out, err = (bytes(kept[fd]).decode("utf-8", "replace") for fd in pipes)
+    return out, err
+
+
+def _drain(fd: int, kept: bytearray) -> bool:
+    """Reads what is there; False at the end of file."""
+    try:
+        data = os.read(fd, TOOL_OUTPUT_LIMIT)
+    except BlockingIOError:
+        return True
+    kept += data[: TOOL_OUTPUT_LIMIT - len(kept)]
+    return bool(data)
+
+
+def _bounding_set() -> frozenset[int]:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("CapBnd:"):
+                bits = int(line.split()[1], 16)
+                return frozenset(number for number in range(64) if bits >> number & 1)
+    return frozenset()
+
+
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _session_of(pid: int) -> int:
+    """The session of a process that has not ended, or 0."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[3])

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One launch: directories, config.json, create, start, exit, release.
+
+A `Launch` is one life of a container's processes.  It is driven by its
+container, under the container's lock; only `on_exit` comes from the thread that
+watches exits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from libpod import _spawn, attach
+from libpod.cgroup import Usage
+from libpod.errors import LibpodError, SystemCallError
+from libpod.exits import LOST, Exit, ExitWatcher
+from libpod.host import Host
+from libpod.oci import Bundle, OCIRuntime
+
+if TYPE_CHECKING:
+    import socket
+
+log = logging.getLogger("libpod.launch")
+
+MONITOR_TIMEOUT = 10.0
+"""Seconds that a monitor may go on after it wrote the exit file."""
+
+
+class Engine:
+    """What all launches of one runtime share."""
+
+    def __init__(self, host: Host, oci: OCIRuntime) -> None:
+        self.host = host
+        self.oci = oci
+        self.exits = ExitWatcher(oci.exit_dir)
+        self.releaser = Releaser()
+
+    def close(self) -> None:
+        self.exits.close()
+        self.releaser.close()
+
+
+class Releaser:
+    """One thread that clears up after containers nobody waits for.
+
+    It starts with the first of them, so that a program which waits for all its
+    containers never has it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: list[Callable[[], None]] = []
+        self._wanted = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="libpod-release", daemon=True
+                )
+                self._thread.start()
+            self._wanted.notify()
+
+    def close(self) -> None:
+        """Does what was submitted, then ends the thread; idempotent."""
+        with self._lock:
+            self._closing = True
+            self._wanted.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while not self._jobs and not self._closing:
+                    self._wanted.wait()
+                if not self._jobs:
+                    return
+                job = self._jobs.pop(0)
+            try:
+                job()
+            except Exception:
+                log.exception("while releasing a container")
+
+
+class Launch:
+    """The processes, files and cgroup of one container.
+
+    Attributes:
+        bundle: what conmon and the OCI runtime are told.
+        pid: of the container's first process once created.
+        ended: set when the exit is final.
+        exit: how it ended, once it has.
+    """
+
+    def __init__(self, engine: Engine, bundle: Bundle) -> None:
+        self.engine = engine
+        self.bundle = bundle
+        self.pid = 0
+        self.ended = threading.Event()
+        self.exit: Exit | None = None
+        self._init: _spawn.Process | None = None
+        self._monitor: _spawn.Process | None = None
+
+    def prepare(self, spec: Mapping[str, Any]) -> None:
+        """Makes the run directory and writes config.json."""
+        try:
+            os.makedirs(self.bundle.run_dir, mode=0o700, exist_ok=True)
+            _write_new(
+                f"{self.bundle.directory}/config.json",
+                json.dumps(spec, separators=(",", ":")).encode(),
+            )
+        except OSError as error:
+            raise SystemCallError(
+                f"cannot write the bundle {self.bundle.directory}: {error.strerror}",
+                error.errno or 0,
+                phase="prepare",
+                container_id=self.bundle.container_id,
+                remedy="check the space on that file system",
+            ) from error
+
+    def create(self, on_exit: Callable[[], None]) -> None:
+        """Has the container created; `on_exit` is called from another thread when its
+        exit is final.  On a failure nothing of it is left but the bundle's files."""
+        created = self.engine.oci.create(self.bundle)
+        self.pid = created.pid
+        self._monitor = created.monitor
+        self._init = self._open_init(created.pid)
+
+        def ended(exit: Exit) -> None:
+            self.exit = exit
+            self.ended.set()
+            on_exit()
+
+        self.engine.exits.add(self.bundle.container_id, created.monitor, ended)
+
+    def _open_init(self, pid: int) -> _spawn.Process | None:
+        """The first process, opened and then checked: the number may be somebody else's
+        by now if the container was killed at once."""
+        try:
+            process = _spawn.open_process(pid)
+        except ProcessLookupError:
+            return None
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+                if self.bundle.cgroup in file.read():
+                    return process
+        except OSError as error:
+            log.debug("container %s: %s", self.bundle.container_id, error)
+        process.close()
+        return None
+
+    def connect(self) -> socket.socket:
+        """Connects to the container's streams; before `start` for all of them."""
+        return attach.connect(self.bundle.directory)
+
+    def start(self) -> None:
+        self.engine.oci.start(self.bundle.container_id)
+
+    def send_signal(self, number: int) -> bool:
+        """Signals the first process; whether it was still there."""
+        if self._init is None:
+            return False
+        try:
+            self._init.send_signal(number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kill_all(self) -> None:
+        """Ends every process of the container with SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+        self.engine.host.cgroups.kill(self.bundle.cgroup)
+
+    def usage(self) -> Usage:
+        return self.engine.host.cgroups.usage(self.bundle.cgroup)
+
+    def release(self) -> tuple[Usage, bool]:
+        """Gives back what the ended container still holds; returns what it consumed, and
+        whether the kernel killed for want of memory.
+
+        Waits for the monitor, which is about to end.  A failure is logged and the
+        rest is released all the same.
+        """
+        bundle = self.bundle
+        cgroups = self.engine.host.cgroups
+        if self.exit is not None and self.exit.code == LOST:
+            # Without a monitor the container's processes may well go on.
+            cgroups.kill(bundle.cgroup)
+        usage = self.usage()
+        self._end_monitor()
+        # Where the cgroup does not count, conmon leaves a file in its directory.
+        oom = bool(usage.oom_kills) or os.path.exists(f"{bundle.directory}/oom")
+        try:
+            self.engine.oci.delete(bundle.container_id)
+        except LibpodError as error:
+            log.warning("%s; clearing up without it", error)
+            cgroups.kill(bundle.cgroup)
+            cgroups.remove(bundle.cgroup)
+        self.engine.exits.discard(bundle.container_id)
+        if self._init is not None:
+            self._init.close()
+        for name in ("attach", "ctl", "winsz", "oom"):
+            _unlink(f"{bundle.directory}/{name}")
+        remove_tree(bundle.run_dir)
+        return usage, oom
+
+    def _end_monitor(self) -> None:
+        monitor = self._monitor
+        if monitor is None:
+            return
+        if not monitor.ended(MONITOR_TIMEOUT):
+            log.warning(
+                "monitor %d of container %s did not end: killed",
+                monitor.pid,
+                self.bundle.container_id,
+            )
+            self.engine.host.kill_session(monitor.pid)
+            monitor.ended(MONITOR_TIMEOUT)
+        monitor.close()
+
+
+def _write_new(path: str, data: bytes) -> None:
+    """Writes a file that nobody else can have prepared."""
+    _unlink(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def remove_tree(path: str) -> None:
+    """Removes a directory of ours and all in it, following no link; it need not exist."""
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(entry.path)
+                else:
+                    _unlink(entry.path)
+        os.rmdir(path)
+    except FileNotFoundError:
+        return

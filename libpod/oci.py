@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What conmon, crun and runc are asked to do, and how they answer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import signal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from libpod import _spawn
+from libpod.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    ConmonFailed,
+    ConmonGarbage,
+    CreateFailed,
+    CreateTimeout,
+    InvalidArgument,
+    LibpodError,
+    OCIRuntimeFailed,
+    SystemCallError,
+    Unsupported,
+    WaitTimeout,
+)
+from libpod.host import Host, ToolResult
+
+log = logging.getLogger("libpod.oci")
+
+CREATE_TIMEOUT = 240.0
+"""Seconds that a container's creation may take (the original's ContainerCreateTimeout)."""
+
+TOOL_TIMEOUT = 60.0
+"""Seconds that any other command of the OCI runtime may take."""
+
+ABANDON_TIMEOUT = 5.0
+"""Seconds for each step of clearing up after a creation that failed."""
+
+
+class Bundle(NamedTuple):
+    """One container as conmon and the OCI runtime see it.
+
+    `directory` holds config.json, the log and conmon's attach socket; `run_dir`
+    the pid files.
+    """
+
+    container_id: str
+    name: str
+    directory: str
+    run_dir: str
+    cgroup: str
+    conmon_cgroup: str
+    log_path: str
+    log_size_max: int
+    """Bytes; negative: no limit."""
+    terminal: bool
+    stdin: bool
+
+    @property
+    def pid_file(self) -> str:
+        return f"{self.run_dir}/pidfile"
+
+    @property
+    def conmon_pid_file(self) -> str:
+        return f"{self.run_dir}/conmon.pid"
+
+
+class Created(NamedTuple):
+    """A container that waits to be started."""
+
+    pid: int
+    monitor: _spawn.Process
+
+
+def find_binary(what: str, paths: Sequence[str]) -> str:
+    """The first of `paths` that is an executable file.
+
+    The original takes the first that exists and is no directory; one that
+    cannot be executed would fail later with less to go by.
+    """
+    unusable = []
+    for path in paths:
+        if os.path.isfile(path):
+            if os.access(path, os.X_OK):
+                return path
+            unusable.append(f"{path} is not executable")
+        elif os.path.isdir(path):
+            unusable.append(f"{path} is a directory")
+    reason = f" ({'; '.join(unusable)})" if unusable else ""
+    raise InvalidArgument(
+        f"could not find a working {what} binary (configured options: {list(paths)}){reason}",
+        fault="host",
+        remedy=f"install {what}, or configure the path of one",
+    )
+
+
+def find_runtime(host: Host, paths: Sequence[str]) -> str:
+    """The first OCI runtime of `paths` that can work on this host.
+
+    One that is there but cannot work is passed over with a logged reason; where
+    no other is left, that reason is the error.
+    """
+    refusals = []
+    candidates = list(paths)
+    while True:
+        try:
+            path = find_binary("OCI runtime", candidates)
+        except InvalidArgument:
+            if refusals:
+                raise refusals[0] from None
+            raise
+        refusal = _refusal(host, path)
+        if refusal is None:
+            for passed in refusals:
+                log.info("%s; using %s", passed.message, path)
+            return path
+        refusals.append(refusal)
+        candidates = candidates[candidates.index(path) + 1 :]
+
+
+def _refusal(host: Host, path: str) -> Unsupported | None:
+    if os.path.basename(path) == "crun" and host.cgroups.mode == "hybrid":
+        return Unsupported(
+            f"{path} cannot work on this host: crun refuses hybrid cgroups",
+            remedy="use runc, boot with cgroup version 2, or work in a mount namespace "
+            f"without {host.cgroups.unified}",
+        )
+    return None
+
+
+class OCIRuntime:
+    """An OCI runtime under conmon.
+
+    Attributes:
+        path, name: the runtime's binary.
+        conmon_path: the monitor's binary.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        path: str,
+        conmon_path: str,
+        conmon_env: Sequence[str],
+        tmp_dir: str,
+        no_pivot_root: bool,
+    ) -> None:
+        self.host = host
+        self.path = path
+        self.name = os.path.basename(path)
+        self.conmon_path = conmon_path
+        self.exit_dir = f"{tmp_dir}/exits"
+        self._socket_dir = f"{tmp_dir}/socket"
+        self._root = f"{tmp_dir}/{self.name}"
+        self._no_pivot_root = no_pivot_root
+        self._env = {"XDG_RUNTIME_DIR": tmp_dir, "PATH": os.defpath}
+        self._conmon_env = dict(entry.split("=", 1) for entry in conmon_env)
+        self._conmon_env |= {
+            "_OCI_SYNCPIPE": "3",
+            "_OCI_STARTPIPE": "4",
+            "XDG_RUNTIME_DIR": tmp_dir,
+        }
+
+    # --- creation -------------------------------------------------------------
+
+    def create(self, bundle: Bundle, timeout: float = CREATE_TIMEOUT) -> Created:
+        """Starts a monitor, which has the runtime create the container.
+
+        Raises `CreateFailed` (`CommandNotFound`, `CommandNotExecutable`),
+        `ConmonFailed`, `ConmonGarbage`, `CreateTimeout`, `SpawnFailed`; then no
+        process and no cgroup of this container is left.
+        """
+        stderr = os.memfd_create("conmon-stderr", os.MFD_CLOEXEC)
+        try:
+            handshake = self.host.start_conmon(
+                self._conmon_argv(bundle),
+                self._conmon_env,
+                cwd=bundle.directory,
+                stderr=stderr,
+                cgroup=bundle.conmon_cgroup,
+            )
+            try:
+                pid = self._await_answer(handshake, bundle, timeout, stderr)
+                monitor = handshake.monitor(bundle.conmon_pid_file, bundle.container_id)
+            except BaseException:
+                self._abandon(handshake, bundle)
+                raise
+            finally:
+                _reap(handshake.process)
+                handshake.close()
+            return Created(pid, monitor)
+        finally:
+            os.close(stderr)
+
+    def _conmon_argv(self, bundle: Bundle) -> list[str]:
+        argv = [self.conmon_path]
+        argv += ["-c", bundle.container_id, "-u", bundle.container_id, "-n", bundle.name]
+        argv += ["-r", self.path, "-b", bundle.directory]
+        argv += ["-p", bundle.pid_file, "--conmon-pidfile", bundle.conmon_pid_file]
+        argv += ["-l", f"k8s-file:{bundle.log_path}", "--exit-dir", self.exit_dir]
+        # The socket lies in the bundle itself: no link to clear, no length limit.
+        argv += ["--socket-dir-path", self._socket_dir, "--full-attach"]
+        if bundle.terminal:
+            argv.append("-t")
+        elif bundle.stdin:
+            argv.append("-i")
+        if bundle.log_size_max >= 0:
+            argv += ["--log-size-max", str(bundle.log_size_max)]
+        if self._no_pivot_root:
+            argv.append("--no-pivot")
+        argv += ["--log-level", "warning"]
+        return argv + ["--runtime-arg", "--root", "--runtime-arg", self._root]
+
+    def _await_answer(
+        self, handshake: _spawn.Handshake, bundle: Bundle, timeout: float, stderr: int
+    ) -> int:
+        try:
+            line = handshake.answer(timeout)
+        except WaitTimeout:
+            raise CreateTimeout(
+                f"{self.path} did not create the container within {timeout:g} s",
+                phase="create",
+                container_id=bundle.container_id,
+                remedy="look at the load of the host; the container was given up",
+            ) from None
+        except ConmonFailed:
+            raise self._conmon_failed(bundle, _tail(stderr)) from None
+        return _pid_of(line, bundle)
+
+    def _conmon_failed(self, bundle: Bundle, text: str) -> ConmonFailed:
+        said = f": {clean_message(text)}" if text else ""
+        return ConmonFailed(
+            f"{self.conmon_path} ended before it answered{said}",
+            phase="create",
+            container_id=bundle.container_id,
+            detail=text or None,
+            remedy="check that conmon and the OCI runtime work on this host",
+        )
+
+    def _abandon(self, handshake: _spawn.Handshake, bundle: Bundle) -> None:
+        """Ends all that a failed creation may have left.
+
+        conmon and the runtime are in sessions of their own and die with them;
+        what the runtime made is in the container's cgroup.
+        """
+        sessions = [handshake.process.pid]
+        monitor: _spawn.Process | None = None
+        try:
+            monitor = handshake.monitor(bundle.conmon_pid_file, bundle.container_id)
+        except (ProcessLookupError, SystemCallError) as error:
+            log.debug("container %s: no monitor to end: %s", bundle.container_id, error)
+        if monitor is not None:
+            sessions.append(monitor.pid)
+        self.host.kill_session(*sessions)
+        if monitor is not None and not monitor.ended(ABANDON_TIMEOUT):
+            log.warning("monitor %d did not die", monitor.pid)
+        try:
+            self._run("delete", "--force", bundle.container_id, timeout=ABANDON_TIMEOUT)
+        except LibpodError as error:
+            log.debug("container %s: %s", bundle.container_id, error)
+        self.host.cgroups.kill(bundle.cgroup, ABANDON_TIMEOUT)
+        self.host.cgroups.remove(bundle.cgroup)
+
+    # --- the container's life ----------------------------------------------------
+
+    def start(self, container_id: str) -> None:
+        self._ask("start", container_id)
+
+    def kill(self, container_id: str, signal_number: int) -> None:
+        self._ask("kill", container_id, str(int(signal_number)))
+
+    def pause(self, container_id: str) -> None:
+        self._ask("pause", container_id)
+
+    def resume(self, container_id: str) -> None:
+        self._ask("resume", container_id)
+
+    def delete(self, container_id: str) -> None:
+        """Removes what the runtime keeps of a container, which it ends if need be.
+        One that it does not know is no error."""
+        self._ask("delete", "--force", container_id)
+
+    def version(self) -> str:
+        """The runtime's `--version` text without its last newline."""
+        return self._version(self.path)
+
+    def conmon_version(self) -> str:
+        """conmon's `--version` text on one line, as the original shows it."""
+        return self._version(self.conmon_path).replace("\n", ", ", 1)
+
+    def _version(self, path: str) -> str:
+        result = self.host.run_tool([path, "--version"], self._env, timeout=10.0)
+        if result.code != 0:
+            raise OCIRuntimeFailed(f"{path} --version failed", detail=result.stderr)
+        return result.stdout.rstrip("\n")
+
+    def _run(self, verb: str, *arguments: str, timeout: float = TOOL_TIMEOUT) -> ToolResult:
+        argv = [self.path, "--root", self._root, verb, *arguments]
+        return self.host.run_tool(argv, self._env, timeout=timeout)
+
+    def _ask(self, verb: Literal["start", "kill", "pause", "resume", "delete"], *args: str) -> None:
+        result = self._run(verb, *args)
+        if result.code == 0:
+            return
+        text = result.stderr or result.stdout
+        if result.code < 0:
+            said = f"was killed by {_signal_name(-result.code)}"
+        else:
+            said = clean_message(text) or f"exit code {result.code}"
+        container_id = next(word for word in args if not word.startswith("-"))
+        message = f"{self.path} could not {verb} container {container_id}: {said}"
+        error = _command_error(text) if verb == "start" else None
+        raise (error or OCIRuntimeFailed)(
+            message,
+            phase="start" if verb == "start" else None,
+            container_id=container_id,
+            detail=text or None,
+        )
+
+
+def _reap(process: _spawn.Process) -> None:
+    """What we spawned ends once the monitor has forked away from it."""
+    try:
+        process.wait(ABANDON_TIMEOUT)
+    except WaitTimeout:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    except SystemCallError as error:
+        if error.errno != errno.ECHILD:  # taken by a waitpid(-1) of the program around us
+            raise
+
+
+def _tail(fd: int) -> str:
+    size = os.fstat(fd).st_size
+    return os.pread(fd, 4096, max(0, size - 4096)).decode("utf-8", "replace")
+
+
+def _pid_of(line: bytes, bundle: Bundle) -> int:
+    """The container's pid in conmon's answer."""
+    try:
+        answer = json.loads(line)
+        pid = answer["pid"] if "pid" in answer else answer["data"]
+        message = answer.get("message", "")
+        if type(pid) is not int or not isinstance(message, str):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ConmonGarbage(
+            "conmon answered with something that is not its protocol",
+            phase="create",
+            container_id=bundle.container_id,
+            detail=line.decode("utf-8", "backslashreplace"),
+            remedy="check that the configured conmon is conmon",
+        ) from None
+    if pid > 0:
+        return pid
+    said = clean_message(message)
+    raise (_command_error(message) or CreateFailed)(
+        f"container create failed: {said}" if said else "container create failed",
+        phase="create",
+        container_id=bundle.container_id,
+        detail=message or None,
+    )
+
+
+# runc's log lines look like `time="..." level=error msg="..."`.
+_LOG_LINE = re.compile(r'^time="[^"]*" level=(\w+) msg="((?:[^"\\]|\\.)*)"', re.MULTILINE)
+
+
+def clean_message(text: str) -> str:
+    """The error in a runtime's output: the last one, without the log's trimmings."""
+    errors = [m for level, m in _LOG_LINE.findall(text) if level in ("error", "fatal")]
+    if errors:
+        return re.sub(r"\\(.)", r"\1", errors[-1])
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+# What crun and runc say of a command that is not there, or cannot be executed;
+# neither offers anything but text.
+_NOT_FOUND = re.compile(
+    r"executable file .*not found in \$PATH|exec: \\?\"[^\"]*\\?\": stat [^:]+: no such file|"
+    r"exec: .*no such file or directory|exec .*: No such file or directory",
+    re.IGNORECASE | re.DOTALL,
+)
+_NOT_EXECUTABLE = re.compile(
+    r"open executable: |exec: .*(permission denied|is a directory|exec format error)|"
+    r"exec .*: (Permission denied|Exec format error)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _command_error(text: str) -> type[CreateFailed] | None:
+    if _NOT_FOUND.search(text):
+        return CommandNotFound
+    if _NOT_EXECUTABLE.search(text):
+        return CommandNotExecutable
+    return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
