@@ -15,6 +15,52 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from libpod.result import Result
 
+__all__ = [
+    "Closed",
+    "CommandNotExecutable",
+    "CommandNotFound",
+    "ConfigError",
+    "ConmonFailed",
+    "ConmonGarbage",
+    "ContainerExists",
+    "ContainerFailed",
+    "ContainerFinalized",
+    "ContainerRemoved",
+    "ContainerStateInvalid",
+    "ContainerStopped",
+    "CreateFailed",
+    "CreateTimeout",
+    "DBBadConfig",
+    "DBClosed",
+    "EmptyID",
+    "ImageExists",
+    "InternalError",
+    "InvalidArgument",
+    "LibpodError",
+    "LockGone",
+    "LockRefused",
+    "LockTimeout",
+    "NamespaceMismatch",
+    "NoSuchContainer",
+    "NoSuchImage",
+    "NoSuchPod",
+    "NotBuilt",
+    "OCIRuntimeFailed",
+    "OCIRuntimeTimeout",
+    "OSNotSupported",
+    "PodExists",
+    "PodFinalized",
+    "PodRemoved",
+    "RuntimeDirError",
+    "RuntimeFinalized",
+    "RuntimeStopped",
+    "SpawnFailed",
+    "SystemCallError",
+    "Unsupported",
+    "UsedAfterFork",
+    "WaitTimeout",
+]
+
 Fault = Literal["job", "image", "config", "host"]
 """Who has to act: the author of the job, of its image, of the
 configuration, or the keeper of the host."""
