@@ -26,7 +26,7 @@ from libpod.errors import (
     UsedAfterFork,
 )
 from libpod.host import Host
-from libpod.job import Spec, parse_signal
+from libpod.job import Spec, parse_cgroup_parent, parse_signal
 from libpod.launch import Engine, remove_tree
 from libpod.lockfile import LockFile, RecordLock
 from libpod.oci import Bundle, OCIRuntime, find_binary, find_runtime
@@ -110,6 +110,7 @@ class Runtime:
             no_pivot_root=config.no_pivot_root,
         )
         self._cgroup_parent = PODMAN_CGROUP_PARENT if config.share else CGROUP_PARENT
+        self._conmon_cgroups = {f"{self._cgroup_parent}/conmon"}
         self._state: State = MemoryState()
         alive = RecordLock(f"{self._tmp_dir}/alive.lck")
         try:
@@ -222,6 +223,7 @@ class Runtime:
         stop_signal: int | str = "TERM",
         stop_timeout: float = STOP_TIMEOUT,
         log_size_max: int | None = None,
+        cgroup_parent: str | None = None,
     ) -> Container:
         """A configured container from an OCI runtime spec, which is copied.
 
@@ -241,8 +243,9 @@ class Runtime:
                 remedy="name a directory that holds one",
             )
         return self._new_container(
-            lambda container_id, chosen, cgroup: kept,
+            lambda container_id, chosen, cgroup, created: kept,
             name,
+            cgroup_parent=None if cgroup_parent is None else parse_cgroup_parent(cgroup_parent),
             stdin=stdin,
             labels=labels or {},
             stop_signal=parse_signal(stop_signal),
@@ -317,8 +320,8 @@ class Runtime:
             for container in self._state.all_containers():
                 self._shut_down(container)
         self._engine.close()
-        self._host.cgroups.remove_if_empty(f"{self._cgroup_parent}/conmon")
-        self._host.cgroups.remove_if_empty(self._cgroup_parent)
+        for cgroup in (*self._conmon_cgroups, self._cgroup_parent):
+            self._host.cgroups.remove_if_empty(cgroup)
         self._state.close()
 
     def _shut_down(self, container: Container) -> None:
@@ -363,7 +366,7 @@ class Runtime:
     ) -> Container:
         limit = job.limits.output
         return self._new_container(
-            lambda container_id, chosen, cgroup: spec.generate(
+            lambda container_id, chosen, cgroup, created: spec.generate(
                 job,
                 command,
                 container_id=container_id,
@@ -372,8 +375,10 @@ class Runtime:
                 cgroups=self._host.cgroup_facts,
                 rlimits=self._host.hard_limits(),
                 bounding=self._host.capabilities,
+                created_ns=int(created * 1e9),
             ),
             name or job.name,
+            cgroup_parent=job.cgroup_parent,
             stdin=stdin,
             labels=job.labels,
             stop_signal=parse_signal(job.stop_signal or "TERM"),
@@ -383,9 +388,10 @@ class Runtime:
 
     def _new_container(
         self,
-        make_spec: Callable[[str, str, str], dict[str, Any]],
+        make_spec: Callable[[str, str, str, float], dict[str, Any]],
         name: str | None,
         *,
+        cgroup_parent: str | None,
         stdin: bool,
         labels: Mapping[str, str],
         stop_signal: int,
@@ -400,8 +406,12 @@ class Runtime:
             )
         container_id = names.new_id()
         chosen = name or names.unique_name(self._name_is_taken)
-        cgroup = f"{self._cgroup_parent}/libpod-{container_id}"
-        oci_spec = make_spec(container_id, chosen, cgroup)
+        created = time.time()
+        parent = cgroup_parent or self._cgroup_parent
+        cgroup = f"{parent}/libpod-{container_id}"
+        conmon_cgroup = f"{parent}/conmon"
+        self._conmon_cgroups.add(conmon_cgroup)
+        oci_spec = make_spec(container_id, chosen, cgroup, created)
         oci_spec.setdefault("linux", {})["cgroupsPath"] = cgroup
         directory = f"{self._static_dir}/containers/{container_id}"
         bundle = Bundle(
@@ -410,7 +420,7 @@ class Runtime:
             directory=directory,
             run_dir=f"{self._tmp_dir}/containers/{container_id}",
             cgroup=cgroup,
-            conmon_cgroup=f"{self._cgroup_parent}/conmon",
+            conmon_cgroup=conmon_cgroup,
             log_path=f"{directory}/ctr.log",
             log_size_max=self._config.max_log_size if log_size_max is None else log_size_max,
             terminal=bool(oci_spec.get("process", {}).get("terminal")),
@@ -425,7 +435,7 @@ class Runtime:
                 stop_signal=stop_signal,
                 stop_timeout=stop_timeout,
                 labels=dict(labels),
-                created=time.time(),
+                created=created,
             )
         )
 
