@@ -443,6 +443,8 @@ cdef class ExitDirectory:
     def watch(self, Process monitor, uint64_t token):
         cdef lp_error err
         self.check()
+        if monitor.process.pidfd < 0:  # a kernel without pidfds: the exit file has to do
+            return
         if lp_exits_watch(&self.exits, monitor.fileno(), token, &err) != 0:
             raise error_of(&err)
 

@@ -17,18 +17,20 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from libpod import attach, launch
 from libpod.cgroup import Usage
 from libpod.errors import (
+    Closed,
     ContainerExists,
     ContainerRemoved,
     ContainerStateInvalid,
     ContainerStopped,
     InternalError,
+    LockGone,
     NotBuilt,
     WaitTimeout,
 )
@@ -100,8 +102,8 @@ class Container:
     """A container of a `Runtime`.
 
     Made by `Runtime.new_container`, `create` or `start`, never directly.  Safe
-    to use from many threads.  As a context manager it removes the container at
-    the end of the block, running or not.
+    to use from many threads.  As a context manager it kills and removes the
+    container at the end of the block; for a graceful end call `stop` before.
     """
 
     def __init__(
@@ -209,20 +211,22 @@ class Container:
         `wait_timeout` (seconds) ends the waiting only: `WaitTimeout`.  Raises
         `ContainerStateInvalid` where it was never created in the runtime.
         """
-        deadline = None if wait_timeout is None else time.monotonic() + wait_timeout
-        launched = self._launch
-        if launched is None:
-            raise ContainerStateInvalid(
-                f"container {self.id} was never started", container_id=self.id
-            )
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not launched.ended.wait(left):
+        if not self.await_exit(wait_timeout):
             raise WaitTimeout(
                 f"container {self.id} did not end within {wait_timeout:g} s",
                 container_id=self.id,
             )
         with self._locked():
             return self._state.exit_code
+
+    def await_exit(self, timeout: float | None = None) -> bool:
+        """Whether its exit became final within `timeout` seconds; takes no lock and
+        clears up nothing."""
+        if self._launch is None:
+            raise ContainerStateInvalid(
+                f"container {self.id} was never started", container_id=self.id
+            )
+        return self._launch.ended.wait(timeout)
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:
         """Sends a signal to its first process.
@@ -283,6 +287,13 @@ class Container:
         """Removes it with all its files; `Runtime.remove_container`."""
         self._runtime.remove_container(self, force)
 
+    def kill_and_remove(self) -> None:
+        """Ends it at once, whatever it does, and removes it."""
+        self.kill_all()
+        if self.state.status is Status.PAUSED:
+            self.unpause()
+        self.remove(force=True)
+
     def delete(self, force: bool = False) -> None:
         """`remove`, by the OCI runtimes' word for it."""
         self.remove(force)
@@ -297,9 +308,7 @@ class Container:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self.state.status is Status.PAUSED:
-                self.unpause()
-            self.remove(force=True)
+            self.kill_and_remove()
         except ContainerRemoved:
             log.debug("container %s was removed inside its block", self.id)
 
@@ -341,21 +350,31 @@ class Container:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Holds the lock, with the state brought up to date."""
-        if self._removed:
-            raise ContainerRemoved(
-                f"container {self.id} has already been removed", container_id=self.id
-            )
-        self._lock.lock(LOCK_TIMEOUT)
+        """Holds the lock, with the state brought up to date.
+
+        A signal handler may raise at any moment, also just after the lock was
+        taken: hence the unlocking whatever happened, held or not.
+        """
         try:
+            self._take_lock()
             if self._removed:
-                raise ContainerRemoved(
-                    f"container {self.id} has already been removed", container_id=self.id
-                )
+                raise self._gone()
             self._sync()
             yield
         finally:
-            self._lock.unlock()
+            with suppress(InternalError, Closed, LockGone):
+                self._lock.unlock()
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock.lock(LOCK_TIMEOUT)
+        except (LockGone, Closed):
+            raise self._gone() from None
+
+    def _gone(self) -> ContainerRemoved:
+        return ContainerRemoved(
+            f"container {self.id} has already been removed", container_id=self.id
+        )
 
     def _sync(self) -> None:
         """Takes note of an exit, and gives back what the container held."""
@@ -395,7 +414,7 @@ class Container:
             launched.prepare(self._config.spec)
             launched.create(self._on_exit)
         except BaseException:
-            launch.remove_tree(self._config.bundle.run_dir)
+            launched.abandon()
             raise
         self._launch = launched
         self._state = ContainerState(Status.CREATED, launched.pid, 0, False, None, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from libpod.attach import STDOUT, Pump, PumpEnd
 from libpod.container import KILL_TIMEOUT, Container
-from libpod.errors import InternalError, WaitTimeout
+from libpod.errors import InternalError
 from libpod.exits import LOST
 from libpod.result import Reason, Result
 
@@ -113,9 +113,11 @@ def run(
         clock.mark("run")
         state = container.state
         usage = container.usage
-    finally:
-        container.remove(force=True)
+        container.remove()
         clock.mark("release")
+    except BaseException:
+        container.kill_and_remove()
+        raise
     code = None if state.exit_code == LOST else state.exit_code
     return Result(
         reason=ending.reason or _reason(code, state.oom_killed),
@@ -145,13 +147,10 @@ def _pump_to_end(pump: Pump, ending: _Ending) -> None:
 
 def _await_exit(container: Container, ending: _Ending) -> None:
     """The streams may close long before the container ends."""
-    while True:
-        left = None if ending.deadline is None else max(0.0, ending.deadline - time.monotonic())
-        try:
-            container.wait(left)
-            return
-        except WaitTimeout:
-            ending.next_step()
+    while not container.await_exit(
+        None if ending.deadline is None else max(0.0, ending.deadline - time.monotonic())
+    ):
+        ending.next_step()
 
 
 def _reason(code: int | None, oom_killed: bool) -> Reason:

@@ -132,17 +132,25 @@ class Launch:
     def create(self, on_exit: Callable[[], None]) -> None:
         """Has the container created; `on_exit` is called from another thread when its
         exit is final.  On a failure nothing of it is left but the bundle's files."""
-        created = self.engine.oci.create(self.bundle)
-        self.pid = created.pid
-        self._monitor = created.monitor
-        self._init = self._open_init(created.pid)
 
         def ended(exit: Exit) -> None:
             self.exit = exit
             self.ended.set()
             on_exit()
 
+        created = self.engine.oci.create(self.bundle)
+        self.pid = created.pid
+        self._monitor = created.monitor
+        self._init = self._open_init(created.pid)
         self.engine.exits.add(self.bundle.container_id, created.monitor, ended)
+
+    def abandon(self) -> None:
+        """Ends and removes whatever a creation that was cut short has left: an interrupt
+        may come at any moment, so this goes by what lies on disk."""
+        if os.path.exists(self.bundle.conmon_pid_file):
+            self.engine.oci.abandon(self.bundle)
+        self.engine.exits.discard(self.bundle.container_id)
+        self._forget_files()
 
     def _open_init(self, pid: int) -> _spawn.Process | None:
         """The first process, opened and then checked: the number may be somebody else's
@@ -210,10 +218,14 @@ class Launch:
         self.engine.exits.discard(bundle.container_id)
         if self._init is not None:
             self._init.close()
-        for name in ("attach", "ctl", "winsz", "oom"):
-            _unlink(f"{bundle.directory}/{name}")
-        remove_tree(bundle.run_dir)
+        self._forget_files()
         return usage, oom
+
+    def _forget_files(self) -> None:
+        """Removes what conmon and the runtime keep for a running container."""
+        for name in ("attach", "ctl", "winsz", "oom"):
+            _unlink(f"{self.bundle.directory}/{name}")
+        remove_tree(self.bundle.run_dir)
 
     def _end_monitor(self) -> None:
         monitor = self._monitor

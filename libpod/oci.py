@@ -10,6 +10,7 @@ import os
 import re
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from libpod import _spawn
@@ -168,8 +169,10 @@ class OCIRuntime:
 
     # --- creation -------------------------------------------------------------
 
-    def create(self, bundle: Bundle, timeout: float = CREATE_TIMEOUT) -> Created:
+    def create(self, bundle: Bundle, timeout: float | None = None) -> Created:
         """Starts a monitor, which has the runtime create the container.
+
+        `timeout` (seconds) is `CREATE_TIMEOUT` where None.
 
         Raises `CreateFailed` (`CommandNotFound`, `CommandNotExecutable`),
         `ConmonFailed`, `ConmonGarbage`, `CreateTimeout`, `SpawnFailed`; then no
@@ -185,10 +188,11 @@ class OCIRuntime:
                 cgroup=bundle.conmon_cgroup,
             )
             try:
-                pid = self._await_answer(handshake, bundle, timeout, stderr)
+                limit = CREATE_TIMEOUT if timeout is None else timeout
+                pid = self._await_answer(handshake, bundle, limit, stderr)
                 monitor = handshake.monitor(bundle.conmon_pid_file, bundle.container_id)
             except BaseException:
-                self._abandon(handshake, bundle)
+                self.abandon(bundle, handshake)
                 raise
             finally:
                 _reap(handshake.process)
@@ -242,16 +246,21 @@ class OCIRuntime:
             remedy="check that conmon and the OCI runtime work on this host",
         )
 
-    def _abandon(self, handshake: _spawn.Handshake, bundle: Bundle) -> None:
-        """Ends all that a failed creation may have left.
+    def abandon(self, bundle: Bundle, handshake: _spawn.Handshake | None = None) -> None:
+        """Ends all that a creation which did not succeed may have left.
 
         conmon and the runtime are in sessions of their own and die with them;
-        what the runtime made is in the container's cgroup.
+        what the runtime made is in the container's cgroup.  Without the handshake
+        the monitor is found by its pid file.
         """
-        sessions = [handshake.process.pid]
+        sessions = [] if handshake is None else [handshake.process.pid]
         monitor: _spawn.Process | None = None
         try:
-            monitor = handshake.monitor(bundle.conmon_pid_file, bundle.container_id)
+            monitor = _spawn.open_monitor(
+                bundle.conmon_pid_file,
+                bundle.container_id,
+                0 if handshake is None else handshake.started,
+            )
         except (ProcessLookupError, SystemCallError) as error:
             log.debug("container %s: no monitor to end: %s", bundle.container_id, error)
         if monitor is not None:
@@ -265,6 +274,8 @@ class OCIRuntime:
             log.debug("container %s: %s", bundle.container_id, error)
         self.host.cgroups.kill(bundle.cgroup, ABANDON_TIMEOUT)
         self.host.cgroups.remove(bundle.cgroup)
+        with suppress(FileNotFoundError):
+            os.unlink(bundle.conmon_pid_file)
 
     # --- the container's life ----------------------------------------------------
 
