@@ -42,8 +42,8 @@ class ExitWatcher:
     """The exits of one runtime's containers.
 
     The thread starts with the first container and ends with `close`.  Each
-    `on_exit` is called once, in that thread: it must be quick and must not
-    wait for a container.
+    `on_exit` is called once, in that thread or inside `add`: it must be quick
+    and must not wait for a container.
     """
 
     def __init__(self, directory: str) -> None:
@@ -71,6 +71,7 @@ class ExitWatcher:
                 )
                 self._thread.start()
         self._directory.watch(monitor, token)
+        self._look(container_id)  # it may have ended before anybody watched
 
     def discard(self, container_id: str) -> None:
         """Forgets a container and its exit file."""

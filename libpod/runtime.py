@@ -158,10 +158,11 @@ class Runtime:
         (`CommandNotFound`, `CommandNotExecutable`), `ConmonFailed`, ...
         """
         began = time.monotonic()
-        container = self._create(job, command, name, stdin=job.stdin or bool(input))
+        stdin = job.stdin or bool(input)
+        container = self._create(job, command, name, stdin=stdin)
         return foreground.run(
             container,
-            data=input if input or job.stdin else None,
+            data=(input or b"") if stdin else None,
             timeout=timeout,
             grace=grace,
             output_limit=job.limits.output,
