@@ -17,7 +17,6 @@ DEBUG = bool(SANITIZE or os.environ.get("LIBPOD_DEBUG"))
 
 COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-D_GNU_SOURCE", *WARNINGS]
 COMPILE += ["-iquote", "csrc"]  # not -I: <sys/...> must remain the system's
-COMPILE += ["-iquote", "csrc"]  # not -I: <sys/...> must remain the system's
 LINK: list[str] = []
 # The interpreter's own flags carry -g and -DNDEBUG.
 COMPILE += ["-g", "-O1", "-UNDEBUG"] if DEBUG else ["-g0", "-O2"]

@@ -42,7 +42,9 @@ def print_table(rows: list[Row]) -> None:
         lines.append((row["name"], row["unit"], *numbers, f"{row['ratio']:.3f}", must))
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
     sys.stdout.flush()
 
 

@@ -231,9 +231,7 @@ def unmount_below(directory: str) -> None:
             subprocess.run(["umount", "-l", point], check=True)
 
 
-def table(
-    runtime: str, samples: dict[str, Sample], counted: float, machine: float
-) -> list[Row]:
+def table(runtime: str, samples: dict[str, Sample], counted: float, machine: float) -> list[Row]:
     def compare(what: str, unit: str, values: dict[str, float], driver_must: float | None,
                 podman_must: float | None) -> list[Row]:  # fmt: skip
         name = f"launch of /bin/true to its recorded exit, {runtime}, {what}"

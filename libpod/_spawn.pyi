@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import final
+
+from typing_extensions import Self
 
 @final
 class Process:
@@ -37,10 +38,7 @@ class Process:
         """Closes the pidfd; the process goes on."""
 
     def __enter__(self) -> Process: ...
-    def __exit__(
-        self,
-        *exc: type[BaseException] | BaseException | TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
 
 def spawn(
     argv: Sequence[str | bytes],
@@ -70,8 +68,8 @@ class Handshake:
     """One conmon between its start and its answer; `process` is what was spawned."""
 
     process: Process
-    def __init__(
-        self,
+    def __new__(
+        cls,
         argv: Sequence[str | bytes],
         env: Mapping[str, str],
         *,
@@ -79,7 +77,7 @@ class Handshake:
         cwd: str | None = None,
         fds: Mapping[int, int] | None = None,
         cgroups: Iterable[str] = (),
-    ) -> None:
+    ) -> Self:
         """Spawns conmon in a session of its own, moves it into `cgroups` (directories,
         made where they are missing) and lets it go.  Raises as `spawn`."""
 
@@ -118,7 +116,7 @@ def open_monitor(pid_file: str, container_id: str, not_before: int = 0) -> Proce
 class ExitDirectory:
     """The exit files of one directory, and the monitors that write them."""
 
-    def __init__(self, path: str) -> None: ...
+    def __new__(cls, path: str) -> Self: ...
     def fileno(self) -> int:
         """Readable when there is something to wait for."""
 

@@ -106,8 +106,11 @@ class _DetachFilter:
             self._held = b""
             return data[:at], True
         held = next(
-            (n for n in range(min(len(self._keys) - 1, len(data)), 0, -1)
-             if data.endswith(self._keys[:n])),
+            (
+                n
+                for n in range(min(len(self._keys) - 1, len(data)), 0, -1)
+                if data.endswith(self._keys[:n])
+            ),
             0,
         )
         self._held = data[len(data) - held :]

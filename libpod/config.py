@@ -275,9 +275,7 @@ def _leave_podmans(
         setattr(config, name, None)
 
 
-def _data_directories(
-    share: str | None, environ: Mapping[str, str], uid: int
-) -> tuple[str, str]:
+def _data_directories(share: str | None, environ: Mapping[str, str], uid: int) -> tuple[str, str]:
     """The defaults of static_dir and graph_root."""
     data = _data_home(environ) if is_rootless(environ, uid) else "/var/lib"
     if share:

@@ -190,7 +190,9 @@ class Container:
         """
         with self._locked():
             if not self._is(Status.CONFIGURED, Status.CREATED, Status.STOPPED):
-                self._refuse(f"container {self.id} must be in Created or Stopped state to be started")
+                self._refuse(
+                    f"container {self.id} must be in Created or Stopped state to be started"
+                )
             if not self._is(Status.CREATED):
                 self._init()
             self._start()

@@ -145,9 +145,7 @@ class Host:
                     continue
 
 
-def _collect(
-    process: _spawn.Process, pipes: tuple[int, int], deadline: float
-) -> tuple[str, str]:
+def _collect(process: _spawn.Process, pipes: tuple[int, int], deadline: float) -> tuple[str, str]:
     """Reads both pipes until the program has ended, whoever still holds their other ends."""
     kept = {fd: bytearray() for fd in pipes}
     poller = select.poll()

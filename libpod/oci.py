@@ -105,7 +105,7 @@ def find_runtime(host: Host, paths: Sequence[str]) -> str:
     One that is there but cannot work is passed over with a logged reason; where
     no other is left, that reason is the error.
     """
-    refusals = []
+    refusals: list[Unsupported] = []
     candidates = list(paths)
     while True:
         try:

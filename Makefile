@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# PYTHON=...  the interpreter that the virtual environment is made with
+# VENV=...    the virtual environment, for a second one beside .venv
+# CC=...      the compiler of the C tests
+
+VENV ?= .venv
+export VENV PYTHON
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL = help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+run: need-run $(VENV)/.built ## run a container from a busybox root file system made on the spot
+	@$(BIN)/python tests/demo.py
+
+test: need-test $(VENV)/.built c-test ## all tests, the integration tests with each OCI runtime
+	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest tests/integration --oci-runtime crun
+
+unit: need-build $(VENV)/.built c-test ## the tests that take seconds and need no root
+	$(BIN)/pytest tests/unit
+
+# --- set-up and build ---------------------------------------------------------
+
+NEEDS = need-build need-run need-test need-bench
+$(NEEDS): need-%:
+	@.ci/bootstrap $*
+
+build: need-build $(VENV)/.built ## the virtual environment and the extension modules in place
+
+# One stamp, written last.  An editable install builds everything anew; for the
+# sources alone build_ext does, with --force, because it does not know which
+# headers an extension includes.  While pip works the environment is not ready:
+# if it is killed, packages may be there in part, and the next run starts afresh.
+$(VENV)/.built: pyproject.toml setup.py \
+		$(wildcard csrc/*/*.[ch] csrc/*/*.py libpod/*.pyx libpod/*.pxd)
+	@echo "== Building the extension modules"
+	@$(if $(filter pyproject.toml setup.py,$?), \
+		rm $(VENV)/.ready && $(BIN)/python -m pip install -qq --editable '.[dev]' \
+			&& touch $(VENV)/.ready, \
+		$(BIN)/python setup.py --quiet build_ext --inplace --force)
+	@touch $@
+
+# --- C tests: every room of csrc in one archive, each test a program ------------
+
+FLAVOUR ?= plain
+C_BUILD = build/c/$(FLAVOUR)
+C_FILES = $(wildcard csrc/*/*.[ch] tests/c/*.[ch])
+C_FLAGS = -std=gnu11 -D_GNU_SOURCE -iquote csrc -g -O1 -UNDEBUG -DLP_FAILPOINTS -pthread \
+	-Wall -Wextra -Wconversion -Wstrict-prototypes -Wshadow -Werror $(C_FLAGS_$(FLAVOUR))
+C_FLAGS_asan = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+C_OBJECTS = $(patsubst %.c,$(C_BUILD)/%.o,$(wildcard csrc/*/*.c))
+C_TESTS = $(patsubst %.c,$(C_BUILD)/%,$(wildcard tests/c/test_*.c))
+
+c-build: $(C_TESTS)
+
+c-test: $(C_TESTS)
+	@set -e; for test in $(C_TESTS); do \
+		echo "== $$test"; \
+		ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 timeout -k 5 120 $$test; \
+	done
+
+$(C_TESTS): %: %.o $(C_BUILD)/csrc.a
+	@$(CC) $(C_FLAGS) -o $@ $^
+
+$(C_BUILD)/csrc.a: $(C_OBJECTS)
+	@rm -f $@
+	@$(AR) rcs $@ $^
+
+$(C_BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "$(CC) $<"
+	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
+
+-include $(wildcard $(C_BUILD)/*/*/*.d)
+
+# The sanitizers' Python side lives in a directory of its own: the extension
+# modules in the tree stay as users have them.
+ASAN_LIB = build/asan/lib
+asan: need-build $(VENV)/.built ## C tests and unit tests under the address, leak and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory FLAVOUR=asan c-test
+	@rm -rf build/asan
+	@LIBPOD_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build --force \
+		--build-lib $(ASAN_LIB) --build-temp build/asan/temp
+	@set -e; export PYTHONPATH="$(CURDIR)/$(ASAN_LIB)" PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"; \
+	(cd build; $(abspath $(BIN))/python -c \
+		'import libpod._spawn as m; assert "$(ASAN_LIB)" in m.__file__, m.__file__'); \
+	$(BIN)/pytest tests/unit
+
+# --- quality --------------------------------------------------------------------
+
+lint: need-build $(VENV)/.built c-build ## every check that runs nothing of ours
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest --allowlist .ci/stubtest --ignore-unused-allowlist \
+		$(patsubst libpod/%.pyi,libpod.%,$(wildcard libpod/*.pyi))
+	PATH="$(BIN):$$PATH" cython-lint libpod/*.pyx
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+
+fmt: need-build $(VENV)/.built ## bring all sources into the format that lint asks for
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(C_FILES)
+
+test-all: need-test ## unit and integration tests on every CPython from 3.10 on that is here
+	@set -e; pythons=$$(.ci/pythons); echo "$$pythons" | while read -r version python; do \
+		echo "== CPython $$version ($$python)"; \
+		$(MAKE) --no-print-directory VENV=.venv-$$version PYTHON="$$python" pytest </dev/null; \
+	done
+
+pytest: need-test $(VENV)/.built
+	$(BIN)/pytest tests/unit tests/integration
+
+wheel: need-build $(VENV)/.built ## sdist and wheel in dist/, checked in an environment of their own
+	@rm -rf dist
+	$(BIN)/pyproject-build
+	$(BIN)/python .ci/check_wheel.py dist
+
+BENCH ?= spawn lock launch import
+bench: need-bench $(VENV)/.built ## our figures beside those of others; BENCH=... chooses
+	$(BIN)/python -m bench $(BENCH)
+
+clean: ## remove everything that was made
+	rm -rf .venv .venv-* build dist *.egg-info libpod/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help run test unit build c-build c-test asan lint fmt test-all pytest wheel bench clean $(NEEDS)
