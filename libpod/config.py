@@ -130,8 +130,10 @@ def _read_over(config: RuntimeConfig, path: str) -> None:
     for key, value in _read_toml(path).items():
         field = _BY_KEY.get(key)
         if field is None:
-            level = logging.DEBUG if key in LATER_KEYS else logging.WARNING
-            _log.log(level, "configuration file %s: %s", path, unknown("key", key, _BY_KEY))
+            if key in LATER_KEYS:
+                _log.debug("configuration file %s: %s is a later podman's key", path, key)
+            else:
+                _log.warning("configuration file %s: %s", path, unknown("key", key, _BY_KEY))
             continue
         complaint = field.complaint(value)
         if complaint:
@@ -314,15 +316,20 @@ def _data_home(environ: Mapping[str, str]) -> str:
         raise ConfigError(f"cannot resolve {home}: {error.strerror}") from error
 
 
+# One warning a process is enough: a service opens many runtimes.
+_warned: set[str] = set()
+
+
 def _warn_unbuilt(settings: Settings, prefix: str = "") -> None:
     for field in settings.fields:
         value = getattr(settings, field.name)
         if isinstance(value, Settings):
             _warn_unbuilt(value, f"{field.name}.")
         elif not field.built and changed(settings, field) and value != field.zero():
-            _log.warning(
-                "%s%s = %r is kept but has no effect in this version", prefix, field.name, value
-            )
+            said = f"{prefix}{field.name} = {value!r}"
+            if said not in _warned:
+                _warned.add(said)
+                _log.warning("%s is kept but has no effect in this version", said)
 
 
 # --- the user ----------------------------------------------------------------

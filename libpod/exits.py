@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from libpod import _spawn
-from libpod.errors import InternalError, LibpodError
+from libpod.errors import Closed, InternalError, LibpodError
 
 log = logging.getLogger("libpod.exits")
 
@@ -41,13 +41,14 @@ class _Watched(NamedTuple):
 class ExitWatcher:
     """The exits of one runtime's containers.
 
-    The thread starts with the first container and ends with `close`.  Each
-    `on_exit` is called once, in that thread or inside `add`: it must be quick
+    Thread and watch begin with the first container, so that a runtime which only
+    looks never has them, and end with `close`.  Each `on_exit` is called once, in that thread or inside `add`: it must be quick
     and must not wait for a container.
     """
 
     def __init__(self, directory: str) -> None:
-        self._directory = _spawn.ExitDirectory(directory)
+        self._path = directory
+        self._opened: _spawn.ExitDirectory | None = None
         self._lock = threading.Lock()
         self._by_id: dict[str, int] = {}
         self._by_token: dict[int, _Watched] = {}
@@ -56,10 +57,20 @@ class ExitWatcher:
         self._closing = False
         self._owner = os.getpid()
 
+    @property
+    def _directory(self) -> _spawn.ExitDirectory:
+        with self._lock:
+            if self._opened is None:
+                if self._closing:
+                    raise Closed("the watch over containers was closed")
+                self._opened = _spawn.ExitDirectory(self._path)
+            return self._opened
+
     def add(
         self, container_id: str, monitor: _spawn.Process, on_exit: Callable[[Exit], None]
     ) -> None:
         """Calls `on_exit` when the container has ended, even if it has ended already."""
+        directory = self._directory
         with self._lock:
             token = self._next_token
             self._next_token += 1
@@ -67,10 +78,10 @@ class ExitWatcher:
             self._by_token[token] = _Watched(container_id, monitor, on_exit)
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._watch, name="libpod-exits", daemon=True
+                    target=self._watch, args=[directory], name="libpod-exits", daemon=True
                 )
                 self._thread.start()
-        self._directory.watch(monitor, token)
+        directory.watch(monitor, token)
         self._look(container_id)  # it may have ended before anybody watched
 
     def discard(self, container_id: str) -> None:
@@ -94,11 +105,13 @@ class ExitWatcher:
             already, self._closing = self._closing, True
         if already or self._owner != os.getpid():
             return
+        if self._opened is None:
+            return
         if thread is not None:
-            self._directory.wake()
+            self._opened.wake()
             if thread is not threading.current_thread():
                 thread.join()
-        self._directory.close()
+        self._opened.close()
 
     def _take(self, container_id: str) -> _Watched | None:
         """Removes a container from the watch; None where somebody else has."""
@@ -109,9 +122,9 @@ class ExitWatcher:
             self._directory.forget(watched.monitor)
         return watched
 
-    def _watch(self) -> None:
+    def _watch(self, directory: _spawn.ExitDirectory) -> None:
         while not self._closing:
-            names, tokens, rescan = self._directory.wait()
+            names, tokens, rescan = directory.wait()
             if rescan:
                 with self._lock:
                     names = list(self._by_id)

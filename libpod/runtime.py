@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -472,6 +473,13 @@ class Runtime:
         return True
 
 
+@cache
+def _warn_systemd() -> None:
+    """Once a process: Debian's podman ships a file that says so, and it must not keep us
+    from working."""
+    log.warning("cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs")
+
+
 def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
     """Refuses what is asked for but is not there yet."""
     if config.state_type is StateType.SQLITE:
@@ -486,7 +494,6 @@ def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
                 "the systemd cgroup manager is not built yet",
                 remedy='use cgroup_manager="cgroupfs"',
             )
-        # Debian's podman ships a file that says so; it must not keep us from working.
-        log.warning("cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs")
+        _warn_systemd()
     if config.share is not None:
         raise NotBuilt("sharing with podman is not built yet", remedy="leave share alone")
