@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from libpod.job import Limits as Limits
     from libpod.job import Mount as Mount
     from libpod.job import Spec as Spec
+    from libpod.result import ContainerFailed as ContainerFailed
     from libpod.result import Reason as Reason
     from libpod.result import Result as Result
     from libpod.runtime import Runtime as Runtime
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Container": "container",
+    "ContainerFailed": "result",
     "ContainerState": "container",
     "Limits": "job",
     "Mount": "job",

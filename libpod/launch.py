@@ -177,10 +177,11 @@ class Launch:
 
     def send_signal(self, number: int) -> bool:
         """Signals the first process; whether it was still there."""
-        if self._init is None:
+        init = self._init
+        if init is None:
             return False
         try:
-            self._init.send_signal(number)
+            init.send_signal(number)
         except ProcessLookupError:
             return False
         return True
@@ -214,10 +215,12 @@ class Launch:
         except LibpodError as error:
             log.warning("%s; clearing up without it", error)
             cgroups.kill(bundle.cgroup)
-            cgroups.remove(bundle.cgroup)
+        # Gone by now, unless the runtime had forgotten the container.
+        cgroups.remove(bundle.cgroup)
         self.engine.exits.discard(bundle.container_id)
-        if self._init is not None:
-            self._init.close()
+        init, self._init = self._init, None  # an ended process's number may be another's
+        if init is not None:
+            init.close()
         self._forget_files()
         return usage, oom
 
@@ -239,6 +242,7 @@ class Launch:
             )
             self.engine.host.kill_session(monitor.pid)
             monitor.ended(MONITOR_TIMEOUT)
+        self._monitor = None  # an interrupt may bring us here a second time
         monitor.close()
 
 

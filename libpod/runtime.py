@@ -112,7 +112,7 @@ class Runtime:
         )
         self._cgroup_parent = PODMAN_CGROUP_PARENT if config.share else CGROUP_PARENT
         self._conmon_cgroups = {f"{self._cgroup_parent}/conmon"}
-        self._state: State = MemoryState()
+        self._state: State[Container] = MemoryState()
         alive = RecordLock(f"{self._tmp_dir}/alive.lck")
         try:
             with alive.held(ALIVE_TIMEOUT):
@@ -455,7 +455,7 @@ class Runtime:
         lock: LockFile | None = None
         try:
             lock = LockFile.create(f"{self._tmp_dir}/lock/{config.id}")
-            container = Container(self, self._engine, config, lock)
+            container = Container(self._engine, config, lock, self.remove_container)
             self._state.add_container(container)
             return container
         except BaseException:

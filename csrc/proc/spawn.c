@@ -39,6 +39,12 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
 #endif
@@ -339,6 +345,8 @@ static int spawn_planned(struct plan *plan, struct lp_process *process, struct l
     (void)mprotect(stack, guard, PROT_NONE);
     started.pid = clone_with_signals_blocked(plan, stack + size, &started.pidfd);
     saved = errno;
+    /* The child left its frames without a return; the next stack may lie here. */
+    ASAN_UNPOISON_MEMORY_REGION(stack, size);
     (void)munmap(stack, size);
     errno = saved;
     if (started.pid < 0)
