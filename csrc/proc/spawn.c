@@ -97,15 +97,13 @@ struct plan {
 static int child_reset_signals(void)
 {
     static const unsigned char none[SPAWN_SIGSET_BYTES];
-    struct sigaction action;
+    /* The kernel's struct sigaction in any of its layouts: all zero is SIG_DFL.
+     * The C library's function would refuse the two signals that it keeps for
+     * itself, which whoever started us may have had ignored. */
+    static const unsigned char by_default[64];
 
-    for (int number = 1; number <= 64; number++) {
-        if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_DFL)
-            continue; /* the C library's own two are refused, and are never set here */
-        memset(&action, 0, sizeof action);
-        action.sa_handler = SIG_DFL;
-        (void)sigaction(number, &action, NULL);
-    }
+    for (int number = 1; number <= 64; number++)
+        (void)syscall(SYS_rt_sigaction, number, by_default, NULL, SPAWN_SIGSET_BYTES);
     return (int)syscall(SYS_rt_sigprocmask, SIG_SETMASK, none, NULL, SPAWN_SIGSET_BYTES);
 }
 
