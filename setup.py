@@ -42,7 +42,7 @@ def extension(module: str, *rooms: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_spawn", "base", "proc")],
+        [extension("_lock", "base", "sys"), extension("_spawn", "base", "proc")],
         language_level=3,
         build_dir="build/cython",
         annotate=False,

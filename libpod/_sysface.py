@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What crosses the border to libpod._sys: paths into C, failures out of it."""
+"""What crosses the border to the C core: paths into it, failures out of it."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from libpod._sys import ffi, lib
+from libpod._lock import INVALID
 from libpod.errors import InvalidArgument, LibpodError, SystemCallError
 
 
@@ -18,27 +17,26 @@ def encode(path: str | os.PathLike[str]) -> bytes:
     return encoded
 
 
-def text(err: Any) -> str:
-    """What the C core says about its failure."""
-    message: bytes = ffi.string(err.message)
-    return message.decode(errors="replace")
-
-
 def failure(
-    code: int, err: Any, doing: str, known: dict[int, type[LibpodError]], remedy: str | None = None
+    code: int,
+    errno: int,
+    text: str,
+    doing: str,
+    known: dict[int, type[LibpodError]],
+    remedy: str | None = None,
 ) -> LibpodError:
     """The exception for a failed call.
 
     Args:
         code: what the function returned.
-        err: its struct lp_error.
+        errno, text: of its struct lp_error.
         doing: what was tried, and on which path.
         known: the codes that have a class of their own here.
         remedy: what to do about those.
     """
-    message = f"{doing}: {text(err)}"
+    message = f"{doing}: {text}"
     if code in known:
         return known[code](message, remedy=remedy)
-    if code == lib.LP_EINVALID:
+    if code == INVALID:
         return InvalidArgument(message)
-    return SystemCallError(message, err.sys_errno)
+    return SystemCallError(message, errno)

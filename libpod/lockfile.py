@@ -21,10 +21,10 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, TypeVar
+from typing import Any
 
-from libpod import _sysface
-from libpod._sys import ffi, lib
+from libpod import _lock, _sysface
+from libpod._lock import Handle
 from libpod.errors import (
     Closed,
     InternalError,
@@ -36,124 +36,56 @@ from libpod.errors import (
     UsedAfterFork,
 )
 
-_take = lib.lp_lock_take
-_unlock = lib.lp_lock_unlock
-_INTERRUPTED = lib.LP_EINTERRUPTED
-
 _KNOWN: dict[int, type[LibpodError]] = {
-    lib.LP_EGONE: LockGone,
-    lib.LP_EREFUSED: LockRefused,
-    lib.LP_ECLOSED: Closed,
-    lib.LP_EHELD: InternalError,
+    _lock.GONE: LockGone,
+    _lock.REFUSED: LockRefused,
+    _lock.CLOSED: Closed,
+    _lock.HELD: InternalError,
 }
 _REMEDY = {
-    lib.LP_EREFUSED: "give the file and its directory to the user that runs this, and nobody else",
-    lib.LP_EHELD: "a lock is not re-entrant: take it once",
+    _lock.REFUSED: "give the file and its directory to the user that runs this, and nobody else",
+    _lock.HELD: "a lock is not re-entrant: take it once",
 }
 
 # A timeout from here on (30 years, in seconds) is none.
 _FOREVER_S = 1e9
 
-_Self = TypeVar("_Self", bound="_Lock")
 
-
-class _Lock:
+class _Lock(Handle):
     """What both kinds of lock have in common."""
 
-    __slots__ = ("__weakref__", "_forked", "_lock", "path")
+    __slots__ = ("_forked", "path")
 
     path: str
     """The absolute path of the file."""
 
-    def _open(self, opener: Any, path: str | os.PathLike[str], *args: int) -> None:
+    def _start(self, opener: Any, path: str | os.PathLike[str], *args: int) -> None:
         encoded = _sysface.encode(path)
-        out = ffi.new("struct lp_lock **")
-        err = ffi.new("struct lp_error *")
         self.path = os.fsdecode(encoded)
         self._forked = False
         with _opening:
-            try:
-                code = opener(encoded, *args, out, err)
-            finally:  # a signal handler may raise when the lock is there already
-                if out[0]:
-                    self._lock = ffi.gc(out[0], lib.lp_lock_free)
-                    _live.add(self)
-        if code:
-            raise self._failure(code, err, "cannot open the lock file")
-
-    def lock(self, timeout: float | None = None, shared: bool = False) -> None:
-        """Takes the lock; Ctrl-C and other signals are served while it waits.
-
-        Args:
-            timeout: seconds to wait, 0 for a single try, None for ever.
-            shared: a shared lock instead of an exclusive one.
-
-        Raises:
-            LockTimeout: it was not free in time; names the holder where it can be seen.
-            LockGone: the file was removed or replaced.
-            Closed, UsedAfterFork: this object is of no use any more.
-            InternalError: this thread holds the lock already.
-        """
-        # Where nobody has to wait, locking is one call into C that makes no object.
-        try:
-            waits = shared or _take(self._lock)
-        except BaseException:  # a signal handler's, after the lock was taken
-            _unlock(self._lock)
-            raise
-        if waits:
-            self._wait(timeout, shared)
+            _live.add(self)
+            failure = opener(self, encoded, *args)
+        if failure:
+            raise self._failure(failure, "cannot open the lock file")
 
     def _wait(self, timeout: float | None, shared: bool) -> None:
-        deadline = _deadline(timeout)
-        err = ffi.new("struct lp_error *")
-        code = _INTERRUPTED
-        while code == _INTERRUPTED:
-            try:
-                code = lib.lp_lock_wait(self._lock, shared, deadline, err)
-            except BaseException:
-                _unlock(self._lock)
-                raise
-        if code == lib.LP_ETIMEOUT:
+        failure = self._await(shared, _deadline(timeout))
+        if failure and failure[0] == _lock.TIMEOUT:
             raise self._timeout(timeout)
-        if code:
-            raise self._failure(code, err, "cannot lock")
+        if failure:
+            raise self._failure(failure, "cannot lock")
 
     def try_lock(self, shared: bool = False) -> bool:
         """Takes the lock if it is free: whether it was.  Raises as `lock()`."""
-        err = ffi.new("struct lp_error *")
-        try:
-            code = lib.lp_lock_try(self._lock, shared, err)
-        except BaseException:
-            _unlock(self._lock)
-            raise
-        if code and code != lib.LP_EBUSY:
-            raise self._failure(code, err, "cannot lock")
-        return bool(code == 0)
-
-    def unlock(self) -> None:
-        """Releases the lock.
-
-        Raises:
-            InternalError: this thread does not hold it.
-            Closed, UsedAfterFork: as for `lock()`.
-        """
-        code = _unlock(self._lock)
-        if code:
-            raise self._not_unlocked(code)
+        failure = self._attempt(shared)
+        if failure and failure[0] != _lock.BUSY:
+            raise self._failure(failure, "cannot lock")
+        return failure is None
 
     def held(self, timeout: float | None = None, shared: bool = False) -> _Held:
         """`with lock.held(timeout=5):`, the lock for a block; arguments as of `lock()`."""
         return _Held(self, timeout, shared)
-
-    def __enter__(self: _Self) -> _Self:
-        self.lock()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        code = _unlock(self._lock)
-        # The block may have closed the lock, which released it.
-        if code and (self._forked or code != lib.LP_ECLOSED):
-            raise self._not_unlocked(code)
 
     def close(self) -> None:
         """Releases the lock if this thread holds it, and closes the file.
@@ -163,7 +95,7 @@ class _Lock:
         """
         if not self._forked:
             with _opening:
-                lib.lp_lock_close(self._lock)
+                self._close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
@@ -171,7 +103,7 @@ class _Lock:
     def _not_unlocked(self, code: int) -> LibpodError:
         if self._forked:
             return self._used_after_fork("cannot unlock")
-        if code == lib.LP_ECLOSED:
+        if code == _lock.CLOSED:
             return Closed(f"cannot unlock {self.path}: the lock was closed")
         return InternalError(
             f"cannot unlock {self.path}: this thread does not hold the lock",
@@ -185,10 +117,10 @@ class _Lock:
             remedy="open the file again in the child",
         )
 
-    def _failure(self, code: int, err: Any, doing: str) -> LibpodError:
+    def _failure(self, failure: tuple[int, int, str], doing: str) -> LibpodError:
         if self._forked:
             return self._used_after_fork(doing)
-        return _sysface.failure(code, err, f"{doing} {self.path}", _KNOWN, _REMEDY.get(code))
+        return _sysface.failure(*failure, f"{doing} {self.path}", _KNOWN, _REMEDY.get(failure[0]))
 
     def _timeout(self, timeout: float | None) -> LockTimeout:
         pid = _holder(self.path)
@@ -237,7 +169,7 @@ class LockFile(_Lock):
     __slots__ = ()
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._open(lib.lp_lockfile_open, path)
+        self._start(Handle._open, path, False)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> LockFile:
@@ -248,7 +180,7 @@ class LockFile(_Lock):
             SystemCallError: with errno EEXIST where the file is there already.
         """
         made = cls.__new__(cls)
-        made._open(lib.lp_lockfile_create, path)
+        made._start(Handle._open, path, True)
         return made
 
     def remove(self, timeout: float | None = None) -> None:
@@ -257,13 +189,12 @@ class LockFile(_Lock):
         A lock that this thread holds exclusively stays held; otherwise it is taken
         for the removal, with `timeout` and the errors of `lock()`.
         """
-        err = ffi.new("struct lp_error *")
-        code = lib.lp_lock_unlink(self._lock, err)
-        if code == lib.LP_ENOTHELD:
+        failure = self._unlink()
+        if failure and failure[0] == _lock.NOT_HELD:
             with self.held(timeout):
-                code = lib.lp_lock_unlink(self._lock, err)
-        if code:
-            raise self._failure(code, err, "cannot remove the lock file")
+                failure = self._unlink()
+        if failure:
+            raise self._failure(failure, "cannot remove the lock file")
 
 
 class RecordLock(_Lock):
@@ -280,7 +211,7 @@ class RecordLock(_Lock):
     __slots__ = ()
 
     def __init__(self, path: str | os.PathLike[str], mode: int = 0o600) -> None:
-        self._open(lib.lp_filelock_open, path, mode)
+        self._start(Handle._open_record, path, mode)
 
 
 # --- forks -----------------------------------------------------------------------
@@ -293,7 +224,7 @@ _live: weakref.WeakSet[_Lock] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for lock in list(_live):
         lock._forked = True
-        lib.lp_lock_abandon(lock._lock)
+        lock._abandon()
     _live.clear()
     _opening.release()
 
@@ -311,7 +242,7 @@ os.register_at_fork(
 def _deadline(timeout: float | None) -> int:
     """The end of a wait that begins now, for C."""
     if timeout is None or timeout >= _FOREVER_S:
-        return int(lib.LP_FOREVER)
+        return _lock.FOREVER
     if timeout != timeout:
         raise InvalidArgument("a timeout must be a number of seconds, not NaN")
     return time.monotonic_ns() + int(max(timeout, 0) * 1e9)

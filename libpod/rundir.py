@@ -111,7 +111,8 @@ def _open(opener: Any, path: str, *mode: int) -> int:
     if code:
         raise _sysface.failure(
             code,
-            err,
+            err.sys_errno,
+            ffi.string(err.message).decode(errors="replace"),
             f"cannot use the directory {path}",
             {lib.LP_EREFUSED: RuntimeDirError},
             "let it and what is above it be writable by its owner only, or name another one",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libpod._sys: locks and runtime directories, by cffi in API mode.
+"""libpod._sys: runtime directories, by cffi in API mode.
 
 setup.py runs this file from the top of the tree; the environment variables
 that it knows (LIBPOD_SANITIZE, LIBPOD_DEBUG) mean the same here.
@@ -24,11 +24,7 @@ if SANITIZE:
     LINK += [f"-fsanitize={SANITIZE}"]
 
 INCLUDES = """
-#include "base/clock.h"
 #include "base/error.h"
-#include "sys/filelock.h"
-#include "sys/lock.h"
-#include "sys/lockfile.h"
 #include "sys/rundir.h"
 #include "sys/sys.h"
 """
@@ -39,7 +35,7 @@ with open("csrc/sys/cffi_sys.h") as declarations:
 ffi.set_source(
     "libpod._sys",
     INCLUDES,
-    sources=["csrc/base/error.c", *sorted(glob("csrc/sys/*.c"))],
+    sources=["csrc/base/error.c", "csrc/sys/path.c", "csrc/sys/rundir.c"],
     depends=glob("csrc/base/*.h") + glob("csrc/sys/*.h"),
     extra_compile_args=COMPILE,
     extra_link_args=LINK,

@@ -52,18 +52,21 @@ struct walk {
     unsigned links;
 };
 
-/* Where the descriptor is, for a message. */
+/* Where a descriptor is, for a message. */
 struct place {
     char text[256];
 };
 
+/* Keeps errno: it is called between a failure and its report. */
 static const char *path_place(int fd, struct place *place)
 {
+    int saved = errno;
     char link[32];
     ssize_t n;
 
     (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     n = readlink(link, place->text, sizeof place->text - 1);
+    errno = saved;
     if (n < 0)
         return "a directory of the path";
     place->text[n] = '\0';
@@ -297,7 +300,7 @@ static int walk_enter(struct walk *walk, mode_t make, struct lp_error *err)
     }
     if (errno == ENOTDIR)
         return walk_link(walk, err);
-    return lp_fail_errno(err, "%s in %s", walk->name, path_place(walk->dir, &place));
+    return lp_fail_errno(err, "cannot open %s in %s", walk->name, path_place(walk->dir, &place));
 }
 
 static void walk_end(struct walk *walk)
