@@ -58,11 +58,15 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     home = _HOMES.get(name)
+    value: object
     if home is None:
         errors = import_module("libpod.errors")
-        if name not in errors.__all__:
+        if name == "__all__":
+            value = sorted({*_HOMES, *errors.__all__})
+        elif name in errors.__all__:
+            value = getattr(errors, name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(errors, name)
     elif home:
         value = getattr(import_module(f"libpod.{home}"), name)
     else:
