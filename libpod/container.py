@@ -32,6 +32,7 @@ from libpod.errors import (
     InternalError,
     LockGone,
     NotBuilt,
+    OCIRuntimeFailed,
     WaitTimeout,
 )
 from libpod.launch import Engine, Launch
@@ -273,7 +274,13 @@ class Container:
                 self._refuse(f"container {self.id} is already paused")
             if not self._is(Status.RUNNING):
                 self._refuse(f"container {self.id} is not running, can't pause")
-            self._engine.oci.pause(self.id)
+            launched = self._running()
+            try:
+                self._engine.oci.pause(self.id)
+            except OCIRuntimeFailed:
+                if launched.has_process():
+                    raise
+                self._refuse(f"container {self.id} has ended just now")
             self._state = self._state._replace(status=Status.PAUSED)
 
     def unpause(self) -> None:

@@ -186,6 +186,11 @@ class Launch:
             return False
         return True
 
+    def has_process(self) -> bool:
+        """Whether the first process has not ended; the exit becomes final a little later."""
+        init = self._init
+        return init is not None and not init.ended()
+
     def kill_all(self) -> None:
         """Ends every process of the container with SIGKILL."""
         self.send_signal(signal.SIGKILL)
