@@ -470,10 +470,10 @@ class Runtime:
 
 
 @cache
-def _warn_systemd() -> None:
+def _tell_systemd(level: int) -> None:
     """Once a process: Debian's podman ships a file that says so, and it must not keep us
     from working."""
-    log.warning("cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs")
+    log.log(level, "cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs")
 
 
 def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
@@ -490,6 +490,6 @@ def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
                 "the systemd cgroup manager is not built yet",
                 remedy='use cgroup_manager="cgroupfs"',
             )
-        _warn_systemd()
+        _tell_systemd(logging.INFO if config.of_host else logging.WARNING)
     if config.share is not None:
         raise NotBuilt("sharing with podman is not built yet", remedy="leave share alone")
