@@ -351,12 +351,14 @@ int lp_spot_child(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t
     uint64_t id;
 
     if (spot->node != NULL) {
-        child->node = spot->node->inodes[i].child;
-        if (child->node != NULL) {
+        const struct lp_inode *inode = &spot->node->inodes[i];
+
+        if (inode->child != NULL) {
+            child->node = inode->child;
             child->id = 0;
             return LP_OK;
         }
-        id = spot->node->inodes[i].page;
+        id = inode->page;
     } else {
         id = lp_page_child(&spot->page, i);
     }

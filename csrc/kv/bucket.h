@@ -44,7 +44,7 @@ static inline uint32_t lp_spot_count(const struct lp_spot *spot)
 }
 
 int lp_spot_root(struct lp_bucket *bucket, struct lp_spot *spot, struct lp_error *err);
-/* Child i of a branch. */
+/* Child i of a branch; `child` may be `spot`. */
 int lp_spot_child(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t i,
                   struct lp_spot *child, struct lp_error *err);
 /* Element i of a leaf. */

@@ -473,6 +473,12 @@ int lp_db_close(struct lp_db *db, struct lp_error *err)
     return LP_OK;
 }
 
+void lp_db_identity(const struct lp_db *db, uint64_t *device, uint64_t *inode)
+{
+    *device = db->device;
+    *inode = db->inode;
+}
+
 void lp_db_stats(struct lp_db *db, struct lp_db_stats *stats)
 {
     (void)pthread_mutex_lock(&db->mutex);

@@ -121,9 +121,13 @@ struct lp_wait {
 int lp_db_open(struct lp_db **db, const char *path, const struct lp_db_options *options,
                struct lp_wait *wait, struct lp_error *err);
 
-/* Releases everything; LP_KV_EBUSY while a transaction is open.  In a forked
+/* Releases everything; LP_KV_EBUSY while a transaction is open.  No other
+ * thread may be inside a call on the database.  In a forked
  * child it closes the child's descriptor only: the lock is the parent's. */
 int lp_db_close(struct lp_db *db, struct lp_error *err);
+
+/* Which file it is, for whoever must not open one twice. */
+void lp_db_identity(const struct lp_db *db, uint64_t *device, uint64_t *inode);
 
 struct lp_db_stats {
     uint64_t page_size;
