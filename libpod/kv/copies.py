@@ -58,8 +58,11 @@ def compact(db: Database, target: str | os.PathLike[str], tx_bytes: int) -> None
     path = os.path.abspath(os.fspath(target))
     _refuse_itself(db, path)
     temporary = _temporary(path)
+    page_size = db.stats()["page_size"] or 0
+    if page_size < 1024 or page_size & (page_size - 1):
+        page_size = 0  # no size that a new file may have: take the system's
     try:
-        with Database(temporary, sync=False, page_size=db.stats()["page_size"]) as into:
+        with Database(temporary, sync=False, page_size=page_size) as into:
             db._compact(into, tx_bytes)
         fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         try:
