@@ -45,6 +45,18 @@ def median_in_turn(rounds: int, chunks: dict[str, Chunk]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def keyed(count: int, keys: list[bytes], work: Callable[[list[bytes]], object]) -> Chunk:
+    """As timed(), for work on `count` keys that are picked before the clock starts."""
+
+    def chunk() -> float:
+        sample = random.sample(keys, count)
+        start = time.perf_counter_ns()
+        work(sample)
+        return (time.perf_counter_ns() - start) / count
+
+    return chunk
+
+
 def timed(count: int, work: Callable[[], object]) -> Chunk:
     def chunk() -> float:
         start = time.perf_counter_ns()
@@ -208,28 +220,28 @@ class Bench:
         bucket = tx.bucket(BUCKET)
         lmdb_tx = peer.env.begin(db=peer.table)
 
-        def ours() -> None:
+        def ours(keys: list[bytes]) -> None:
             get = bucket.get
-            for key in self.sample(count):
+            for key in keys:
                 get(key)
 
-        def theirs() -> None:
+        def theirs(keys: list[bytes]) -> None:
             get = lmdb_tx.get
-            for key in self.sample(count):
+            for key in keys:
                 get(key)
 
-        def sqlite() -> None:
+        def sqlite(keys: list[bytes]) -> None:
             execute = sql.db.execute
-            for key in self.sample(count):
+            for key in keys:
                 execute("select v from kv where k = ?", (key,)).fetchone()
 
         result = median_in_turn(
             self.rounds,
             {
-                "ours": timed(count, ours),
-                "py-lmdb": timed(count, theirs),
+                "ours": keyed(count, self.keys, ours),
+                "py-lmdb": keyed(count, self.keys, theirs),
                 "bbolt": self.go.chunk(count, "get", self.path("bbolt"), count),
-                "sqlite3": timed(count, sqlite),
+                "sqlite3": keyed(count, self.keys, sqlite),
             },
         )
         self.row(
@@ -249,20 +261,20 @@ class Bench:
         db = kv.Database(self.path("ours"))
         peer = Lmdb(self.path("lmdb"))
 
-        def through(database: kv.Database) -> Callable[[], None]:
-            def work() -> None:
+        def through(database: kv.Database) -> Callable[[list[bytes]], None]:
+            def work(keys: list[bytes]) -> None:
                 begin = database.begin
-                for key in self.sample(count):
+                for key in keys:
                     tx = begin()
                     tx.bucket(BUCKET).get(key)
                     tx.rollback()
 
             return work
 
-        def theirs() -> None:
+        def theirs(keys: list[bytes]) -> None:
             begin = peer.env.begin
             table = peer.table
-            for key in self.sample(count):
+            for key in keys:
                 tx = begin(db=table)
                 tx.get(key)
                 tx.abort()
@@ -270,8 +282,8 @@ class Bench:
         result = median_in_turn(
             self.rounds,
             {
-                "ours": timed(count, through(db)),
-                "py-lmdb": timed(count, theirs),
+                "ours": keyed(count, self.keys, through(db)),
+                "py-lmdb": keyed(count, self.keys, theirs),
                 "bbolt": self.go.chunk(count, "begin-get", self.path("bbolt"), count),
             },
         )
@@ -285,7 +297,10 @@ class Bench:
             db = kv.Database(self.path("ours"), lock="transaction")
             result = median_in_turn(
                 self.rounds,
-                {"ours": timed(count, through(db)), "py-lmdb": timed(count, theirs)},
+                {
+                    "ours": keyed(count, self.keys, through(db)),
+                    "py-lmdb": keyed(count, self.keys, theirs),
+                },
             )
             self.row(
                 "begin, get, end, lock mode transaction",

@@ -35,12 +35,17 @@
 #define COMMIT_BUFFER ((uint64_t)4 << 20) /* bytes gathered for one write */
 #define COMMIT_GROW_MIN ((uint64_t)64 << 10)
 #define COMMIT_GROW_MAX ((uint64_t)4 << 20)
-#define COMMIT_FRAGMENTS 1024U /* free pages that are left lying for the sake of one run */
+/* Free pages that are left lying for the sake of one run: what a freelist of
+ * one page can name.  Every commit writes the whole list. */
+#define COMMIT_FRAGMENTS 480U
 
 struct commit {
     struct lp_tx *tx;
     struct lp_meta meta; /* of the new commit */
-    uint64_t need;       /* pages to be placed */
+    uint64_t need;       /* pages still to be placed */
+    bool backward;       /* one run, filled from its end: see commit_plan() */
+
+    bool freelist_kept; /* in pieces: meta.freelist is its place already */
 
     uint64_t run;      /* the current run: first page not placed yet */
     uint64_t run_left; /* its pages */
@@ -133,31 +138,34 @@ static int commit_flush(struct commit *commit, struct lp_error *err)
     return rc;
 }
 
-static bool commit_may_grow(const struct commit *commit, uint64_t pages)
+static bool commit_fits(const struct commit *commit, uint64_t pages)
 {
     uint64_t limit = commit->tx->db->options.max_size;
 
     return limit == 0 || commit->meta.pages + pages <= limit / commit->tx->page_size;
 }
 
-/* Finds `pages` pages in a row: free ones, or behind the last. */
-static int commit_find_run(struct commit *commit, uint64_t pages, bool grow, struct lp_error *err)
+/* Takes `pages` free pages in a row: 1, or 0 where there is no such run. */
+static int commit_take(struct commit *commit, uint64_t pages, struct lp_error *err)
 {
-    struct lp_tx *tx = commit->tx;
-
-    struct lp_extents *taken = &tx->taken;
+    struct lp_extents *taken = &commit->tx->taken;
     int rc = lp_extents_add(taken, 0, 0, err);
 
     if (rc != LP_OK)
         return rc;
-    commit->run = lp_freelist_take(&tx->db->freelist, pages);
-    if (commit->run != 0) {
-        taken->at[taken->used - 1] = (struct lp_extent){commit->run, pages};
-        commit->run_left = pages;
-        return LP_OK;
+    commit->run = lp_freelist_take(&commit->tx->db->freelist, pages);
+    if (commit->run == 0) {
+        taken->used--;
+        return 0;
     }
-    taken->used--;
-    if (!grow || !commit_may_grow(commit, pages))
+    taken->at[taken->used - 1] = (struct lp_extent){commit->run, pages};
+    commit->run_left = pages;
+    return 1;
+}
+
+static int commit_append(struct commit *commit, uint64_t pages, struct lp_error *err)
+{
+    if (!commit_fits(commit, pages))
         return lp_fail(err, LP_KV_EMAXSIZE, "the database would grow past its maximum size");
     commit->run = commit->meta.pages;
     commit->run_left = pages;
@@ -166,40 +174,64 @@ static int commit_find_run(struct commit *commit, uint64_t pages, bool grow, str
 }
 
 /* One run for everything, unless so much lies free in pieces that the file
- * had better not grow. */
+ * had better not grow; then each node finds its own.
+ *
+ * A commit leaves a leaf here and there, and always the branches, the root and
+ * the freelist of the commit before, which it placed last.  Were every run
+ * filled in the same direction, each hole would be one leaf short of the next
+ * commit.  So every other one is filled from its end: the pages that go soon
+ * lie side by side, and the hole of two commits takes the third. */
 static int commit_plan(struct commit *commit, struct lp_error *err)
 {
-    int rc;
-    const struct lp_freelist *list = &commit->tx->db->freelist;
-    uint64_t patience = commit->meta.pages / 4;
-    bool grow;
+    int rc = commit_take(commit, commit->need, err);
 
-    if (patience < COMMIT_FRAGMENTS)
-        patience = COMMIT_FRAGMENTS;
-    grow = list->free_pages <= patience && commit_may_grow(commit, commit->need);
-    rc = commit_find_run(commit, commit->need, grow, err);
-    return rc == LP_KV_EMAXSIZE ? LP_OK : rc; /* each node finds its own */
+    if (rc < 0)
+        return rc;
+    if (rc == 0) {
+        if (commit->tx->db->freelist.free_pages > COMMIT_FRAGMENTS ||
+            !commit_fits(commit, commit->need))
+            return LP_OK;
+        rc = commit_append(commit, commit->need, err);
+        if (rc != LP_OK)
+            return rc;
+    }
+    commit->backward =
+        commit->meta.txid % 2 != 0 && commit->need * commit->tx->page_size <= commit->room;
+    if (commit->backward) {
+        commit->first = commit->run;
+        commit->used = (size_t)(commit->need * commit->tx->page_size);
+    }
+    return LP_OK;
 }
 
-/* Places `pages` pages: their number, and zeroed memory to fill them in. */
-static int commit_place(struct commit *commit, uint64_t pages, uint64_t *id, uint8_t **data,
-                        struct lp_error *err)
+/* In pieces: the tightest hole for one node, until a hole takes all the rest.
+ * The rest is what the next commit will free, together again: so two such
+ * holes serve for ever, and single pages go where single pages were. */
+static int commit_find_piece(struct commit *commit, uint64_t pages, struct lp_error *err)
 {
-    size_t bytes = (size_t)(pages * commit->tx->page_size);
-    int rc = LP_OK;
+    int rc = commit_take(commit, commit->need, err);
 
-    if (commit->run_left < pages)
-        rc = commit_find_run(commit, pages, true, err);
-    if (rc != LP_OK)
-        return rc;
+    if (rc == 0)
+        rc = commit_take(commit, pages, err);
+    if (rc == 0)
+        return commit_append(commit, pages, err);
+    return rc < 0 ? rc : LP_OK;
+}
+
+/* Room in the buffer for `bytes` at page commit->run. */
+static int commit_buffer(struct commit *commit, size_t bytes, struct lp_error *err)
+{
+    uint8_t *buffer;
+
     if (commit->first + commit->used / commit->tx->page_size != commit->run ||
-        commit->used + bytes > commit->room)
-        rc = commit_flush(commit, err);
-    if (rc != LP_OK)
-        return rc;
-    if (bytes > commit->room) {
-        uint8_t *buffer = realloc(commit->buffer, bytes);
+        commit->used + bytes > commit->room) {
+        int rc = commit_flush(commit, err);
 
+        if (rc != LP_OK)
+            return rc;
+    }
+    if (bytes > commit->room) {
+        buffer = realloc(commit->buffer, bytes);
         if (buffer == NULL)
             return lp_fail(err, LP_ENOMEM, "no memory for a page of %zu bytes", bytes);
         commit->buffer = buffer;
@@ -207,11 +239,34 @@ static int commit_place(struct commit *commit, uint64_t pages, uint64_t *id, uin
     }
     if (commit->used == 0)
         commit->first = commit->run;
+    return LP_OK;
+}
+
+/* Places `pages` pages: their number, and memory to fill them in. */
+static int commit_place(struct commit *commit, uint64_t pages, uint64_t *id, uint8_t **data,
+                        struct lp_error *err)
+{
+    size_t bytes = (size_t)(pages * commit->tx->page_size);
+    int rc = LP_OK;
+
+    if (commit->backward) {
+        commit->run_left -= pages;
+        *id = commit->run + commit->run_left;
+        *data = commit->buffer + commit->run_left * commit->tx->page_size;
+        return LP_OK;
+    }
+    if (commit->run_left < pages)
+        rc = commit_find_piece(commit, pages, err);
+    if (rc == LP_OK)
+        rc = commit_buffer(commit, bytes, err);
+    if (rc != LP_OK)
+        return rc;
     *id = commit->run;
     *data = commit->buffer + commit->used;
     commit->used += bytes;
     commit->run += pages;
     commit->run_left -= pages;
+    commit->need -= pages;
     return LP_OK;
 }
 
@@ -272,16 +327,14 @@ static int commit_write_freelist(struct commit *commit, uint64_t pages, struct l
 {
     struct lp_tx *tx = commit->tx;
     struct lp_extents all = {0};
-    uint64_t count;
     uint8_t *data;
     int rc = commit_place(commit, pages, &commit->meta.freelist, &data, err);
 
     if (rc == LP_OK)
         rc = lp_freelist_gather(&tx->db->freelist, &tx->freed, &all, &tx->fault, err);
     if (rc == LP_OK) {
-        count = lp_extents_pages(&all);
         memset(data, 0, (size_t)(pages * tx->page_size));
-        lp_freelist_write(&all, count, data, commit->meta.freelist, pages - 1);
+        lp_freelist_write(&all, lp_extents_pages(&all), data, commit->meta.freelist, pages - 1);
     }
     lp_extents_free(&all);
     return rc;

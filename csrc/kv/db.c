@@ -249,8 +249,10 @@ static uint32_t db_new_page_size(const struct lp_db_options *options)
 }
 
 /* Page 0 goes last: without it the file counts as never filled. */
-static int db_fill(const struct lp_file *file, uint32_t page_size, struct lp_error *err)
+static int db_fill(const struct lp_file *file, const struct lp_db_options *options,
+                   struct lp_error *err)
 {
+    uint32_t page_size = db_new_page_size(options);
     LP_FREE uint8_t *pages = db_blank(page_size);
     int rc;
 
@@ -258,18 +260,19 @@ static int db_fill(const struct lp_file *file, uint32_t page_size, struct lp_err
         return lp_fail(err, LP_ENOMEM, "no memory for a new database");
     rc = lp_file_write(file, "kv.new", page_size, pages + page_size,
                        (DB_NEW_PAGES - 1) * (size_t)page_size, err);
-    if (rc == LP_OK)
+    if (rc == LP_OK && options->sync)
         rc = lp_file_sync(file, "kv.new_sync", err);
     if (rc == LP_OK)
         rc = lp_file_write(file, "kv.new_meta", 0, pages, page_size, err);
-    return rc == LP_OK ? lp_file_sync(file, "kv.new_sync", err) : rc;
+    return rc == LP_OK && options->sync ? lp_file_sync(file, "kv.new_sync", err) : rc;
 }
 
-static int db_sync_directory(const char *directory, struct lp_error *err)
+static int db_sync_directory(const char *directory, const struct lp_db_options *options,
+                             struct lp_error *err)
 {
     LP_CLOSE int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (fd < 0 || fsync(fd) < 0)
+    if (options->sync && (fd < 0 || fsync(fd) < 0))
         return lp_fail_errno(err, "cannot sync the directory %s", directory);
     return LP_OK;
 }
@@ -299,12 +302,12 @@ static int db_create(const char *path, const struct lp_db_options *options, stru
     if (fd < 0)
         return lp_fail_errno(err, "cannot create the database");
     file.fd = fd;
-    rc = db_fill(&file, db_new_page_size(options), err);
+    rc = db_fill(&file, options, err);
     if (rc == LP_OK && renameat2(AT_FDCWD, name, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
-        return db_sync_directory(directory, err);
+        return db_sync_directory(directory, options, err);
     if (rc == LP_OK && errno != EEXIST) { /* a file system without RENAME_NOREPLACE */
         if (link(name, path) == 0)
-            rc = db_sync_directory(directory, err);
+            rc = db_sync_directory(directory, options, err);
         else if (errno != EEXIST)
             rc = lp_fail_errno(err, "cannot create the database");
     }
@@ -378,7 +381,7 @@ static int db_start(struct lp_db *db, struct lp_wait *wait, struct lp_error *err
     if (rc == LP_OK)
         rc = db_identify(db, err);
     if (rc == LP_OK && db->held == LP_HELD_EXCLUSIVE && db->options.create && db_unfilled(db))
-        rc = db_fill(&db->file, db_new_page_size(&db->options), err);
+        rc = db_fill(&db->file, &db->options, err);
     if (rc == LP_OK)
         rc = db_identify(db, err);
     if (rc == LP_OK)

@@ -200,9 +200,11 @@ static int count_leaf(struct lp_bucket *bucket, const struct lp_spot *spot, uint
     uint32_t low = from;
     uint32_t high = lp_spot_count(spot);
     struct lp_slice key;
-    int rc = lp_spot_key(bucket, spot, high - 1, &key, err);
+    int rc = LP_OK;
 
-    if (rc == LP_OK && has_prefix(key, prefix))
+    if (prefix.size > 0)
+        rc = lp_spot_key(bucket, spot, high - 1, &key, err);
+    if (rc == LP_OK && (prefix.size == 0 || has_prefix(key, prefix)))
         low = high;
     while (rc == LP_OK && low < high) {
         uint32_t middle = low + (high - low) / 2;
