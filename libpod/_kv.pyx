@@ -65,6 +65,7 @@ cdef extern from "kv/kv.h" nogil:
         LP_KV_ESAMEFILE
 
     uint64_t LP_KV_NO_PAGE
+    int64_t LP_KV_TRY
 
     struct lp_db:
         pass
@@ -350,7 +351,9 @@ cdef class Database:
         cdef lp_db_options options
         cdef bytes name = os.fsencode(path)
 
-        self.path = os.path.abspath(os.fsdecode(name))
+        self.path = os.fsdecode(name)
+        if not name.startswith(b"/"):
+            self.path = os.path.abspath(self.path)
         self.read_only = read_only
         self.timeout = timeout
         self.mapped = map
@@ -382,12 +385,13 @@ cdef class Database:
         cdef uint64_t device, inode
         cdef int rc
 
-        try:
-            found = os.stat(name)
-            with registry_lock:
-                refuse_twice(self.path, (forks, found.st_dev, found.st_ino), self.read_only)
-        except FileNotFoundError:
-            pass
+        if registry:  # a second lock would wait for our own
+            try:
+                found = os.stat(name)
+                with registry_lock:
+                    refuse_twice(self.path, (forks, found.st_dev, found.st_ino), self.read_only)
+            except FileNotFoundError:
+                pass
         wait.deadline = deadline_after(self.timeout)
         wait.poll = poll_signals
         wait.context = <void *>caught
@@ -489,13 +493,14 @@ cdef class Database:
         cdef int rc
 
         wait.holder = 0
-        if not write and not self.shared:  # never waits
+        if not write:  # mostly there is nothing to wait for
             wait.poll = NULL
-            wait.deadline = INT64_MAX
+            wait.deadline = LP_KV_TRY
             rc = lp_tx_begin(tx, db, False, &wait, &err)
-            if rc != LP_OK:
+            if rc == LP_OK:
+                return 0
+            if rc != LP_ETIMEOUT:
                 raise_error(rc, &err, self.path)
-            return 0
         caught = []
         wait.deadline = deadline_after(timeout)
         wait.poll = poll_signals
@@ -791,7 +796,11 @@ cdef class Transaction:
         return tx
 
     cdef void end(self) noexcept:
-        if self.tx is not NULL:
+        if self.tx is NULL:
+            return
+        if self.database.generation != forks:  # the parent's: it is not ours to end
+            self.take()
+        else:
             lp_tx_rollback(self.take())
 
     def __dealloc__(self):
@@ -929,7 +938,8 @@ cdef class Bucket:
     cdef bint is_root
 
     def __dealloc__(self):
-        if self.handle is not NULL and not self.is_root and self.transaction.tx is not NULL:
+        if (self.handle is not NULL and not self.is_root and self.transaction.tx is not NULL
+                and self.transaction.database.generation == forks):
             lp_bucket_release(self.handle)
 
     cdef inline lp_bucket *live(self) except NULL:

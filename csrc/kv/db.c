@@ -367,33 +367,28 @@ static int db_identify(struct lp_db *db, struct lp_error *err)
     return LP_OK;
 }
 
-/* Everything that reads or fills the file happens under its lock. */
+/* Everything that reads or fills the file happens under its lock.  In mode
+ * transaction a shared one will do, but where the file has to be filled. */
 static int db_start(struct lp_db *db, struct lp_wait *wait, struct lp_error *err)
 {
-    bool unlock = db->options.lock == LP_LOCK_TRANSACTION;
-    uint8_t page[LP_META_END];
+    bool session = db->options.lock == LP_LOCK_SESSION;
     int rc = db_identify(db, err);
 
-    /* In mode transaction a writer is let in by a shared lock unless it has
-     * to fill the file. */
     if (rc == LP_OK)
-        rc = lp_share_lock(db, !db->options.read_only && (!unlock || db_unfilled(db)), wait, err);
-    if (rc == LP_OK)
-        rc = db_identify(db, err);
-    if (rc == LP_OK && db->held == LP_HELD_EXCLUSIVE && db->options.create && db_unfilled(db))
-        rc = db_fill(&db->file, &db->options, err);
+        rc = lp_share_lock(db, !db->options.read_only && (session || db_unfilled(db)), wait, err);
+    if (rc == LP_OK && db->held == LP_HELD_EXCLUSIVE && db->options.create) {
+        rc = db_identify(db, err); /* somebody may have filled it while we waited */
+        if (rc == LP_OK && db_unfilled(db))
+            rc = db_fill(&db->file, &db->options, err);
+    }
     if (rc == LP_OK)
         rc = db_identify(db, err);
     if (rc == LP_OK)
         rc = db_probe(db, err);
-    if (rc == LP_OK) {
-        memset(page, 0, sizeof page);
-        memcpy(db->meta_bytes[0], page, LP_META_SIZE);
-        memcpy(db->meta_bytes[1], page, LP_META_SIZE);
-        rc = lp_db_look(db, true, err);
-    }
+    if (rc == LP_OK)
+        rc = lp_db_look(db, true, err); /* no meta begins with 64 zeros: this is a change */
     db->contended = 0;
-    if (unlock && db->held != LP_HELD_NONE) {
+    if (!session && db->held != LP_HELD_NONE) {
         (void)flock(db->file.fd, LOCK_UN);
         db->held = LP_HELD_NONE;
     }
@@ -494,11 +489,3 @@ void lp_db_stats(struct lp_db *db, struct lp_db_stats *stats)
     stats->writes_refused = db->refused;
     (void)pthread_mutex_unlock(&db->mutex);
 }
-
-#ifdef LP_FAILPOINTS
-void lp_db_observe(struct lp_db *db, lp_file_observer *observer, void *context)
-{
-    db->file.observer = observer;
-    db->file.observer_context = context;
-}
-#endif

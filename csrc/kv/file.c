@@ -8,17 +8,6 @@
 
 #define FILE_ZERO_CHUNK ((size_t)256 << 10)
 
-#ifdef LP_FAILPOINTS
-static void file_observe(const struct lp_file *file, enum lp_file_event event, uint64_t offset,
-                         const void *data, size_t size)
-{
-    if (file->observer != NULL)
-        file->observer(file->observer_context, event, offset, data, size);
-}
-#else
-#define file_observe(file, event, offset, data, size) ((void)0)
-#endif
-
 int lp_file_read(const struct lp_file *file, uint64_t offset, void *data, size_t size,
                  struct lp_error *err)
 {
@@ -49,7 +38,6 @@ int lp_file_write(const struct lp_file *file, const char *point, uint64_t offset
     if (errno != 0)
         return lp_fail_errno(err, "cannot write %zu bytes at %llu", size,
                              (unsigned long long)offset);
-    file_observe(file, LP_FILE_WRITE, offset, data, size);
     while (size > 0) {
         ssize_t n = LP_RETRY(pwrite(file->fd, at, size, (off_t)offset));
 
@@ -88,6 +76,5 @@ int lp_file_sync(const struct lp_file *file, const char *point, struct lp_error 
     errno = lp_failpoint(point);
     if (errno != 0 || LP_RETRY(fdatasync(file->fd)) < 0)
         return lp_fail_errno(err, "cannot sync the file");
-    file_observe(file, LP_FILE_SYNC, 0, NULL, 0);
     return LP_OK;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The only door to the database file.  Whole reads and writes, EINTR retried;
- * in test builds every call is a failpoint and every change is observed.
+ * in test builds every change is a failpoint.
  */
 #ifndef LP_KV_FILE_H
 #define LP_KV_FILE_H
@@ -10,10 +10,6 @@
 
 struct lp_file {
     int fd;
-#ifdef LP_FAILPOINTS
-    lp_file_observer *observer;
-    void *observer_context;
-#endif
 };
 
 /* Reads exactly `size` bytes; LP_KV_EREPLACED where the file ends before. */

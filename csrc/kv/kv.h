@@ -16,8 +16,10 @@
  * What a caller must not do:
  *  - open one file twice in a process for writing: the two handles exclude one
  *    another by flock, and a thread can then wait for itself;
- *  - use a handle after fork(): every begin and close refuses it with
- *    LP_KV_EFORK;
+ *  - use a handle after fork(): writes and close refuse it with LP_KV_EFORK or
+ *    leave the parent's lock alone; a read would wait for threads that are not
+ *    there, and is left to the caller to refuse, because asking the kernel for
+ *    the process's number costs as much as the read;
  *  - keep a read transaction for long: in lock mode "transaction" it blocks
  *    every writer of every process, in mode "session" it keeps freed pages from
  *    being used again;
@@ -61,6 +63,7 @@ enum {
 #define LP_KV_KEY_MAX 32768U
 #define LP_KV_VALUE_MAX 0x7ffffffeU
 #define LP_KV_NO_PAGE UINT64_MAX
+#define LP_KV_TRY 0
 
 struct lp_db;
 struct lp_tx;
@@ -108,7 +111,7 @@ struct lp_db_options {
  * returns non-zero the call ends with LP_EINTERRUPTED.  After LP_ETIMEOUT
  * `holder` is the pid that holds the file's lock, or 0. */
 struct lp_wait {
-    int64_t deadline; /* lp_now() scale, LP_FOREVER for none */
+    int64_t deadline; /* lp_now() scale, LP_FOREVER for none, LP_KV_TRY for no wait */
     int (*poll)(void *context);
     void *context;
     pid_t holder;
@@ -259,17 +262,5 @@ int lp_backup(struct lp_tx *tx, int fd, struct lp_error *err);
 /* Copies everything into `into`, a new and empty database, in transactions of
  * about `tx_bytes` bytes. */
 int lp_compact(struct lp_tx *from, struct lp_db *into, uint64_t tx_bytes, struct lp_error *err);
-
-#ifdef LP_FAILPOINTS
-/* Test builds: sees every change of the database file, in order. */
-enum lp_file_event {
-    LP_FILE_WRITE,
-    LP_FILE_SYNC,
-    LP_FILE_TRUNCATE
-};
-typedef void lp_file_observer(void *context, enum lp_file_event event, uint64_t offset,
-                              const void *data, size_t size);
-void lp_db_observe(struct lp_db *db, lp_file_observer *observer, void *context);
-#endif
 
 #endif

@@ -67,7 +67,7 @@ static pid_t share_holder(const struct lp_db *db)
 
 static int share_timeout(struct lp_db *db, struct lp_wait *wait, struct lp_error *err)
 {
-    wait->holder = share_holder(db);
+    wait->holder = wait->deadline == LP_KV_TRY ? 0 : share_holder(db);
     if (wait->holder > 0)
         return lp_fail(err, LP_ETIMEOUT, "the database is locked by process %d", wait->holder);
     return lp_fail(err, LP_ETIMEOUT, "the database is locked by another process");
@@ -285,7 +285,7 @@ int lp_share_enter(struct lp_db *db, bool writable, struct lp_wait *wait, struct
 {
     int rc;
 
-    if (db->owner != getpid())
+    if (writable && db->owner != getpid())
         return lp_fail(err, LP_KV_EFORK, "the database was opened by process %d: open it anew",
                        db->owner);
     (void)pthread_mutex_lock(&db->mutex);

@@ -227,7 +227,7 @@ static void tx_end(struct lp_tx *tx)
     cache_free(&tx->cache);
     lp_extents_free(&tx->freed);
     lp_extents_free(&tx->taken);
-    if (db->owner == getpid()) {
+    if (!tx->writable || db->owner == getpid()) {
         (void)pthread_mutex_lock(&db->mutex);
         tx_leave(tx);
         lp_share_leave(db, tx->writable);
