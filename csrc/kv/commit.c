@@ -55,6 +55,7 @@ struct commit {
     size_t used;
     uint64_t first; /* page number of the buffer's start */
     uint64_t runs_written;
+    uint64_t syncs;
 };
 
 /* --- the freelist --------------------------------------------------------- */
@@ -350,7 +351,7 @@ static int commit_grow(struct commit *commit, struct lp_error *err)
     struct lp_error fault;
     int rc;
 
-    if (end <= db->file_size)
+    if (end <= commit->tx->file_size)
         return LP_OK;
     if (ahead < COMMIT_GROW_MIN)
         ahead = COMMIT_GROW_MIN;
@@ -377,11 +378,13 @@ static void commit_refuse(struct lp_db *db)
     (void)pthread_mutex_unlock(&db->mutex);
 }
 
-static int commit_sync(struct lp_db *db, const char *point, struct lp_error *err)
+static int commit_sync(struct commit *commit, const char *point, struct lp_error *err)
 {
+    const struct lp_db *db = commit->tx->db;
+
     if (!db->options.sync)
         return LP_OK;
-    db->stats.syncs++;
+    commit->syncs++;
     return lp_file_sync(&db->file, point, err);
 }
 
@@ -396,7 +399,7 @@ static int commit_write_meta(struct commit *commit, struct lp_error *err)
 
     if (page == NULL)
         return lp_fail(err, LP_ENOMEM, "no memory for the meta page");
-    rc = commit_sync(db, "kv.sync", err);
+    rc = commit_sync(commit, "kv.sync", err);
     if (rc != LP_OK) {
         commit_refuse(db);
         return rc;
@@ -405,7 +408,7 @@ static int commit_write_meta(struct commit *commit, struct lp_error *err)
     rc = lp_file_write(&db->file, "kv.meta", slot * tx->page_size, page, (size_t)tx->page_size,
                        &fault);
     if (rc == LP_OK)
-        rc = commit_sync(db, "kv.meta_sync", &fault);
+        rc = commit_sync(commit, "kv.meta_sync", &fault);
     if (rc != LP_OK) {
         commit_refuse(db);
         if (err != NULL)
@@ -434,6 +437,7 @@ static void commit_publish(struct commit *commit, uint64_t pages)
     db->stats.commits++;
     db->stats.pages_written += pages + 1;
     db->stats.runs_written += commit->runs_written;
+    db->stats.syncs += commit->syncs;
     db->stats.free_pages = db->freelist.free_pages;
     db->stats.pending_pages = db->freelist.pending_pages;
     db->stats.freelist_loaded = true;

@@ -166,6 +166,7 @@ static void tx_join(struct lp_tx *tx)
 
     tx->meta = db->meta;
     tx->page_size = db->page_size;
+    tx->file_size = db->file_size;
     tx->map = db->map;
     if (tx->map != NULL) {
         tx->map->users++;

@@ -28,6 +28,7 @@ struct lp_tx {
     struct lp_map *map;
     const uint8_t *base; /* of the map, NULL without one */
     uint64_t page_size;
+    uint64_t file_size; /* bytes, when it began */
     bool writable;
     pthread_t thread; /* that began it */
     struct lp_tx *next;
