@@ -38,6 +38,9 @@
 #define SHARE_BACKOFF_MIN (50 * INT64_C(1000))
 #define SHARE_BACKOFF_MAX (2 * LP_NS_PER_MS)
 #define SHARE_PAUSE_EVERY (25 * LP_NS_PER_MS)
+#define SHARE_GRACE (60 * INT64_C(1000))
+#define SHARE_CONTEST                                                                              \
+    (200 * LP_NS_PER_MS) /* others are expected for so long after they were seen */
 
 /* The pid that holds a flock on the file, or 0.  /proc/locks has lines
  * "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", waiters with "->". */
@@ -136,10 +139,15 @@ static int share_back_off(struct lp_db *db, int operation, struct lp_wait *wait,
     }
 }
 
-/* Leaves the lock free for a moment where others want it: bbolt tries every
- * 50 ms only and would never find it free between two of our writers.  The
- * moment is the same for every process of ours, counted off the common clock,
- * or one would use the pause of the other. */
+/* Lets others in where they want the lock.
+ *
+ * The kernel wakes who waits in flock() but does not hand the lock over: who
+ * releases it and takes it again at once nearly always wins.  So after a
+ * release there is a moment of grace, as long as waking up takes.
+ *
+ * bbolt does not wait in flock() but tries every 50 ms.  For it the lock stays
+ * free for a while every 25 ms.  The while is the same in every process of
+ * ours, counted off the common clock, or one would use the pause of the other. */
 static void share_pause(struct lp_db *db)
 {
     int64_t now = lp_now();
@@ -148,10 +156,12 @@ static void share_pause(struct lp_db *db)
     int64_t length = 50000 + (int64_t)((mixed >> 32) % 150000);
     int64_t into = now % SHARE_PAUSE_EVERY;
 
-    if (now - db->contended > LP_NS_PER_S)
+    if (now - db->contended > SHARE_CONTEST)
         return;
     if (into < length)
         share_sleep(length - into);
+    else if (now - db->released < SHARE_GRACE)
+        share_sleep(SHARE_GRACE);
 }
 
 static int share_take(struct lp_db *db, bool exclusive, struct lp_wait *wait, struct lp_error *err)
@@ -303,6 +313,8 @@ void lp_share_leave(struct lp_db *db, bool writable)
         !db->lock_moving) {
         (void)flock(db->file.fd, LOCK_UN);
         db->held = LP_HELD_NONE;
+        if (db->contended != 0)
+            db->released = lp_now();
     }
     if (writable || db->readers == NULL)
         (void)pthread_cond_broadcast(&db->changed);
