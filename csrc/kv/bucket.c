@@ -155,7 +155,7 @@ void lp_bucket_bury(struct lp_bucket *bucket)
 struct lp_bucket *lp_tx_root(struct lp_tx *tx)
 {
     if (tx->root == NULL) {
-        struct lp_bucket *bucket = calloc(1, sizeof *bucket);
+        struct lp_bucket *bucket = lp_new(sizeof *bucket);
 
         if (bucket == NULL)
             return NULL;
@@ -200,7 +200,7 @@ static int bucket_read_header(struct lp_bucket *bucket, struct lp_slice value, s
 static int bucket_new(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
                       struct lp_slice value, struct lp_error *err)
 {
-    struct lp_bucket *bucket = calloc(1, sizeof *bucket);
+    struct lp_bucket *bucket = lp_new(sizeof *bucket);
     int rc;
 
     if (bucket == NULL)

@@ -210,7 +210,10 @@ static int share_wait(struct lp_db *db, struct lp_wait *wait, struct lp_error *e
     if (until > wait->deadline)
         until = wait->deadline;
     time = (struct timespec){.tv_sec = until / LP_NS_PER_S, .tv_nsec = until % LP_NS_PER_S};
-    if (pthread_cond_timedwait(&db->changed, &db->mutex, &time) == 0)
+    db->waiting++;
+    rc = pthread_cond_timedwait(&db->changed, &db->mutex, &time);
+    db->waiting--;
+    if (rc == 0)
         return LP_OK;
     (void)pthread_mutex_unlock(&db->mutex);
     rc = share_interrupted(wait, err);
@@ -316,6 +319,6 @@ void lp_share_leave(struct lp_db *db, bool writable)
         if (db->contended != 0)
             db->released = lp_now();
     }
-    if (writable || db->readers == NULL)
+    if (db->waiting > 0 && (writable || db->readers == NULL))
         (void)pthread_cond_broadcast(&db->changed);
 }

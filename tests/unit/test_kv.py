@@ -522,7 +522,8 @@ def test_truncated_under_a_map_is_a_signal(path: Path) -> None:
         fill(db, 3000)
     script = (
         "import os, sys\nfrom libpod import kv\n"
-        "tx = kv.Database(sys.argv[1]).begin()\nos.truncate(sys.argv[1], 16384)\n"
+        "db = kv.Database(sys.argv[1])\ndb.begin().rollback()\n"
+        "tx = db.begin()\nos.truncate(sys.argv[1], 16384)\n"
         "list(tx.bucket(b'b').items())\n"
     )
     child = subprocess.run(
