@@ -35,8 +35,9 @@
 #define COMMIT_BUFFER ((uint64_t)4 << 20) /* bytes gathered for one write */
 #define COMMIT_GROW_MIN ((uint64_t)64 << 10)
 #define COMMIT_GROW_MAX ((uint64_t)4 << 20)
-/* Free pages that are left lying for the sake of one run: what a freelist of
- * one page can name.  Every commit writes the whole list. */
+/* How many free pages are left lying for the sake of one run: a quarter of the
+ * file, or what a freelist of one page can name. */
+#define COMMIT_PATIENCE 4U
 #define COMMIT_FRAGMENTS 480U
 
 struct commit {
@@ -44,8 +45,6 @@ struct commit {
     struct lp_meta meta; /* of the new commit */
     uint64_t need;       /* pages still to be placed */
     bool backward;       /* one run, filled from its end: see commit_plan() */
-
-    bool freelist_kept; /* in pieces: meta.freelist is its place already */
 
     uint64_t run;      /* the current run: first page not placed yet */
     uint64_t run_left; /* its pages */
@@ -184,13 +183,15 @@ static int commit_append(struct commit *commit, uint64_t pages, struct lp_error 
  * lie side by side, and the hole of two commits takes the third. */
 static int commit_plan(struct commit *commit, struct lp_error *err)
 {
+    uint64_t patience = commit->meta.pages / COMMIT_PATIENCE;
     int rc = commit_take(commit, commit->need, err);
 
     if (rc < 0)
         return rc;
     if (rc == 0) {
-        if (commit->tx->db->freelist.free_pages > COMMIT_FRAGMENTS ||
-            !commit_fits(commit, commit->need))
+        if (patience < COMMIT_FRAGMENTS)
+            patience = COMMIT_FRAGMENTS;
+        if (commit->tx->db->freelist.free_pages > patience || !commit_fits(commit, commit->need))
             return LP_OK;
         rc = commit_append(commit, commit->need, err);
         if (rc != LP_OK)
