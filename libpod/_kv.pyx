@@ -18,6 +18,9 @@ from cpython.list cimport PyList_Append
 from libc.stdint cimport INT64_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident()
+
 import os
 from _thread import allocate_lock
 from collections import deque
@@ -329,6 +332,7 @@ cdef inline bytes bytes_of(lp_slice value):
 
 # --- the database ------------------------------------------------------------
 
+@cython.no_gc_clear
 cdef class Database:
     """An open database file; any thread may use it.
 
@@ -553,8 +557,35 @@ cdef class Database:
         tx.database = self
         self.begin_raw(&tx.tx, write, self.timeout if timeout is None else timeout)
         tx.writable = write
+        tx.thread = PyThread_get_thread_ident()
         tx.link()
         return tx
+
+    cdef int refuse_own(self) except -1:
+        """Refuses to wait for others while they would wait for this thread."""
+        cdef void *at = self.first
+        cdef Transaction tx
+
+        while at is not NULL:
+            tx = <Transaction>at
+            if tx.thread == PyThread_get_thread_ident() and (tx.writable or self.shared):
+                from libpod.kv.errors import WouldDeadlock
+
+                raise WouldDeadlock(f"{self.path}: this thread's transaction is open",
+                                    path=self.path, remedy="end it before batch()")
+            at = tx.next
+        return 0
+
+    cdef int await_turn(self, _Ticket ticket) except -1:
+        try:
+            ticket.wake.acquire()
+        except BaseException:  # a signal's handler: nobody may wait for this thread now
+            if ticket.state == TICKET_LEADER:
+                lead(self, ticket)
+            elif ticket in self.queue:
+                self.queue.remove(ticket)
+            raise
+        return 0
 
     def batch(self, fn):
         """Runs fn(tx) in a write transaction together with other threads' calls.
@@ -567,9 +598,10 @@ cdef class Database:
         cdef _Ticket ticket = _Ticket.__new__(_Ticket, fn)
 
         self.live()
+        self.refuse_own()
         if self.led:
             self.queue.append(ticket)
-            ticket.wake.acquire()
+            self.await_turn(ticket)
         else:
             self.led = True
             ticket.state = TICKET_LEADER
@@ -770,7 +802,7 @@ cdef void lead(Database db, _Ticket own) noexcept:
     """
     cdef list group = [own]
     cdef _Ticket ticket, failed
-    cdef Transaction tx
+    cdef Transaction tx = None
     cdef object error = None
 
     try:
@@ -790,6 +822,8 @@ cdef void lead(Database db, _Ticket own) noexcept:
                 failed.finish(TICKET_ALONE)
     except BaseException as caught:
         error = caught
+        if tx is not None:
+            tx.rollback()
     for ticket in group:
         ticket.error = error
         if ticket is own:
@@ -812,6 +846,7 @@ cdef class Transaction:
     cdef Database database
     cdef lp_tx *tx
     cdef readonly bint writable
+    cdef unsigned long thread  # that began it
     cdef Py_ssize_t exports  # of views
     cdef void *next  # in the database's list, borrowed
     cdef void *previous

@@ -528,7 +528,11 @@ def test_truncated_under_a_map_is_a_signal(path: Path) -> None:
     )
     child = subprocess.run(
         [sys.executable, "-c", script, str(path)],
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(p or "." for p in sys.path)),
+        env=dict(
+            os.environ,
+            PYTHONPATH=os.pathsep.join(p or "." for p in sys.path),
+            ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":handle_sigbus=0",
+        ),
     )
     assert child.returncode == -signal.SIGBUS
 
@@ -741,6 +745,55 @@ def test_batch_from_many_threads(path: Path) -> None:
             assert tx.bucket(b"b").count() == 8 * 19
         assert db.stats()["commits"] < 8 * 19
         assert db.check() == []
+
+
+@pytest.mark.parametrize("lock", ["session", "transaction"])
+def test_batch_refuses_to_wait_for_itself(lock: str, path: Path) -> None:
+    with kv.Database(path, lock=lock) as db:
+        fill(db, 10)
+        with db.begin(write=True), pytest.raises(kv.WouldDeadlock):
+            db.batch(lambda tx: None)
+        with pytest.raises(kv.WouldDeadlock):
+            db.batch(lambda tx: db.batch(lambda inner: None))
+        assert db.batch(lambda tx: tx.bucket(b"b").count()) == 10
+
+
+def test_an_interrupted_batch_stops_nobody(path: Path) -> None:
+    with kv.Database(path) as db:
+        fill(db, 10)
+        ready, release_it = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with db.begin(write=True):
+                ready.set()
+                release_it.wait(10)
+
+        holder_thread = threading.Thread(target=hold)
+        holder_thread.start()
+        ready.wait(10)
+        done: list[int] = []
+        others = [
+            threading.Thread(target=lambda: done.append(db.batch(lambda tx: 1))) for _ in range(3)
+        ]
+        for thread in others:  # the first leads and waits, the others wait for it
+            thread.start()
+        time.sleep(0.1)
+
+        def interrupt(*args: object) -> None:
+            raise InterruptedError
+
+        old = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(InterruptedError):
+                db.batch(lambda tx: done.append(2))
+        finally:
+            signal.signal(signal.SIGALRM, old)
+        release_it.set()
+        for thread in (holder_thread, *others):
+            thread.join(10)
+            assert not thread.is_alive()
+        assert done == [1, 1, 1]
 
 
 def test_backup_while_writing(path: Path, tmp_path: Path) -> None:
