@@ -42,7 +42,11 @@ def extension(module: str, *rooms: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_lock", "base", "sys"), extension("_spawn", "base", "proc")],
+        [
+            extension("_kv", "base", "kv"),
+            extension("_lock", "base", "sys"),
+            extension("_spawn", "base", "proc"),
+        ],
         language_level=3,
         build_dir="build/cython",
         annotate=False,
