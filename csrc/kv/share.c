@@ -24,6 +24,7 @@
  */
 #include "kv/share.h"
 
+#include "base/backoff.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "kv/tx.h"
@@ -35,8 +36,6 @@
 #include <unistd.h>
 
 #define SHARE_SLICE (100 * LP_NS_PER_MS) /* between two calls of poll() */
-#define SHARE_BACKOFF_MIN (50 * INT64_C(1000))
-#define SHARE_BACKOFF_MAX (2 * LP_NS_PER_MS)
 #define SHARE_PAUSE_EVERY (25 * LP_NS_PER_MS)
 #define SHARE_GRACE (60 * INT64_C(1000))
 #define SHARE_CONTEST                                                                              \
@@ -117,25 +116,23 @@ static int share_block(struct lp_db *db, int operation, struct lp_wait *wait, st
 static int share_back_off(struct lp_db *db, int operation, struct lp_wait *wait,
                           struct lp_error *err)
 {
-    int64_t pause = SHARE_BACKOFF_MIN;
-    int64_t polled = lp_now();
+    struct lp_backoff backoff;
 
+    lp_backoff_start(&backoff, wait->deadline);
     for (;;) {
-        int64_t now = lp_now();
         int rc = share_try(db, operation, err);
 
         if (rc != 0)
             return rc < 0 ? rc : LP_OK;
-        if (now >= wait->deadline)
+        rc = lp_backoff_sleep(&backoff, err);
+        if (rc == LP_ETIMEOUT)
             return share_timeout(db, wait, err);
-        if (now - polled >= SHARE_SLICE) {
-            rc = share_interrupted(wait, err);
-            if (rc != LP_OK)
-                return rc;
-            polled = now;
-        }
-        share_sleep(wait->deadline - now < pause ? wait->deadline - now : pause);
-        pause = pause * 2 < SHARE_BACKOFF_MAX ? pause * 2 : SHARE_BACKOFF_MAX;
+        if (rc == LP_OK)
+            continue;
+        rc = share_interrupted(wait, err);
+        if (rc != LP_OK)
+            return rc;
+        lp_backoff_start(&backoff, wait->deadline);
     }
 }
 

@@ -23,10 +23,10 @@
  */
 #include "sys/lock.h"
 
+#include "base/backoff.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
-#include "sys/backoff.h"
 #include "sys/sys.h"
 
 #include <errno.h>

@@ -4,7 +4,7 @@
  * half of its bound, so that processes which began to wait together do not go
  * on colliding.
  */
-#include "sys/backoff.h"
+#include "base/backoff.h"
 
 #include "base/clock.h"
 

@@ -3,8 +3,8 @@
  * Waiting for what cannot be waited for: the kernel has no flock with a
  * deadline, so we try, sleep and try again, from 50 us up to 2 ms.
  */
-#ifndef LP_SYS_BACKOFF_H
-#define LP_SYS_BACKOFF_H
+#ifndef LP_BASE_BACKOFF_H
+#define LP_BASE_BACKOFF_H
 
 #include "base/error.h"
 
