@@ -21,7 +21,9 @@ MODULES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=MODULES, metavar="NAME", help=", ".join(MODULES))
+    parser.add_argument(
+        "names", nargs="+", choices=MODULES, metavar="NAME", help=", ".join(MODULES)
+    )
     parser.add_argument("--json", metavar="FILE", help="write machine and rows there")
     arguments = parser.parse_args()
     rows: list[Row] = []

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import resource
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,6 @@ from libpod import config as configuration
 from libpod import oci, rundir, seccomp
 from libpod.cgroup import Cgroups
 from libpod.errors import InternalError, LibpodError
-from libpod.host import Host
 from libpod.job import CAPABILITIES
 from libpod.settings import FIELDS, SYSTEMD, RuntimeConfig, changed
 
@@ -166,12 +165,14 @@ def _status_field(name: str) -> str | None:
 
 
 def _configuration(config: RuntimeConfig) -> Iterator[Problem]:
+    # podman's packages ship the host's own file; nobody asked us for what it has.
+    severity: Severity = "info" if config.of_host else "warning"
     if config.share is not None:
         yield Problem("sharing with podman is not built yet", "error", "leave share alone")
     if config.cgroup_manager == SYSTEMD:
         yield Problem(
             "cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs",
-            "warning",
+            severity,
             'set cgroup_manager = "cgroupfs" if that is no matter',
         )
     for field in FIELDS:
@@ -179,7 +180,7 @@ def _configuration(config: RuntimeConfig) -> Iterator[Problem]:
         if not field.built and changed(config, field) and value != field.zero():
             yield Problem(
                 f"{field.name} = {value!r} is kept but has no effect in this version",
-                "warning",
+                severity,
                 "it can stay for others who read it",
             )
 
@@ -197,17 +198,9 @@ def _limits() -> Iterator[Problem]:
 # --- programs -------------------------------------------------------------------------
 
 
-def find_runtime(paths: Sequence[str]) -> str:
-    """`oci.find_runtime`; for others than root, who cannot look at the host, the first
-    executable."""
-    if os.geteuid() == 0:
-        return oci.find_runtime(Host(), paths)
-    return oci.find_binary("OCI runtime", paths)
-
-
 def _runtime(paths: Iterable[str]) -> Iterator[Problem]:
     chosen = yield from _first_usable(
-        "OCI runtime", "crun or runc", paths, lambda path: find_runtime([path])
+        "OCI runtime", "crun or runc", paths, lambda path: oci.find_runtime(Cgroups(), [path])
     )
     if chosen is not None:
         ask_version(chosen)  # raises where it does not work

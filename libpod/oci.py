@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from libpod import _spawn
+from libpod.cgroup import Cgroups
 from libpod.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -62,6 +63,11 @@ class Bundle(NamedTuple):
     stdin: bool
 
     @property
+    def marks(self) -> tuple[str, str]:
+        """Arguments by which this container's monitor is known among all processes."""
+        return self.container_id, self.directory
+
+    @property
     def pid_file(self) -> str:
         return f"{self.run_dir}/pidfile"
 
@@ -99,7 +105,7 @@ def find_binary(what: str, paths: Sequence[str]) -> str:
     )
 
 
-def find_runtime(host: Host, paths: Sequence[str]) -> str:
+def find_runtime(cgroups: Cgroups, paths: Sequence[str]) -> str:
     """The first OCI runtime of `paths` that can work on this host.
 
     One that is there but cannot work is passed over with a logged reason; where
@@ -114,7 +120,7 @@ def find_runtime(host: Host, paths: Sequence[str]) -> str:
             if refusals:
                 raise refusals[0] from None
             raise
-        refusal = _refusal(host, path)
+        refusal = _refusal(cgroups, path)
         if refusal is None:
             for passed in refusals:
                 log.info("%s; using %s", passed.message, path)
@@ -123,12 +129,12 @@ def find_runtime(host: Host, paths: Sequence[str]) -> str:
         candidates = candidates[candidates.index(path) + 1 :]
 
 
-def _refusal(host: Host, path: str) -> Unsupported | None:
-    if os.path.basename(path) == "crun" and host.cgroups.mode == "hybrid":
+def _refusal(cgroups: Cgroups, path: str) -> Unsupported | None:
+    if os.path.basename(path) == "crun" and cgroups.mode == "hybrid":
         return Unsupported(
             f"{path} cannot work on this host: crun refuses hybrid cgroups",
             remedy="use runc, boot with cgroup version 2, or work in a mount namespace "
-            f"without {host.cgroups.unified}",
+            f"without {cgroups.unified}",
         )
     return None
 
@@ -249,25 +255,12 @@ class OCIRuntime:
     def abandon(self, bundle: Bundle, handshake: _spawn.Handshake | None = None) -> None:
         """Ends all that a creation which did not succeed may have left.
 
-        conmon and the runtime are in sessions of their own and die with them;
-        what the runtime made is in the container's cgroup.  Without the handshake
-        the monitor is found by its pid file.
+        conmon leaves the process that we spawned, at this very moment perhaps, so it
+        is known by its arguments; it and the runtime are in sessions of their own,
+        and what the runtime made is in the container's cgroup.
         """
-        sessions = [] if handshake is None else [handshake.process.pid]
-        monitor: _spawn.Process | None = None
-        try:
-            monitor = _spawn.open_monitor(
-                bundle.conmon_pid_file,
-                bundle.container_id,
-                0 if handshake is None else handshake.started,
-            )
-        except (ProcessLookupError, SystemCallError) as error:
-            log.debug("container %s: no monitor to end: %s", bundle.container_id, error)
-        if monitor is not None:
-            sessions.append(monitor.pid)
-        self.host.kill_session(*sessions)
-        if monitor is not None and not monitor.ended(ABANDON_TIMEOUT):
-            log.warning("monitor %d did not die", monitor.pid)
+        spawned = [] if handshake is None else [handshake.process.pid]
+        self.host.kill_session(*spawned, naming=bundle.marks)
         try:
             self._run("delete", "--force", bundle.container_id, timeout=ABANDON_TIMEOUT)
         except LibpodError as error:

@@ -95,7 +95,7 @@ class Runtime:
         self._config = config
         self._lock = threading.Lock()
         self._host = Host()
-        oci_path = find_runtime(self._host, config.runtime_path)
+        oci_path = find_runtime(self._host.cgroups, config.runtime_path)
         conmon_path = find_binary("conmon", config.conmon_path)
         directories = configuration.resolve_defaults(config, os.environ, os.getuid(), options)
         self._static_dir = directories.static_dir

@@ -89,7 +89,14 @@ class Signals:
     def after(self, seconds: float, act: Callable[[], None]) -> None:
         """Calls `act` once; by a signal, which gets through to a thread that is blocked in
         a write, too."""
-        self._set(signal.SIGALRM, lambda number, frame: act())
+
+        def expire(number: int, frame: FrameType | None) -> None:
+            if signal.getitimer(signal.ITIMER_REAL)[0]:  # not ours, which is still to come
+                self._act(number)
+            else:
+                act()
+
+        self._set(signal.SIGALRM, expire)
         self._armed = True
         signal.setitimer(signal.ITIMER_REAL, seconds)
 

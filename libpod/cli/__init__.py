@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import argparse
     import logging
 
     from libpod.cli.flags import Parser
@@ -57,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     _open_standard_streams()
     try:
-        code = _dispatch(sys.argv[1:] if argv is None else argv)
+        try:
+            code = _dispatch(sys.argv[1:] if argv is None else argv)
+        except SystemExit as done:  # argparse has shown its help
+            code = done.code if isinstance(done.code, int) else FAILED
         sys.stdout.flush()
         return code
     except LibpodError as error:
@@ -68,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except SystemExit as done:  # argparse has shown its help
-        return done.code if isinstance(done.code, int) else FAILED
     except Exception as error:
         _say(f"Error: {type(error).__name__}: {error}")
         return FAILED
@@ -78,11 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _open_standard_streams() -> None:
     """Puts /dev/null where 0, 1 or 2 is closed: else the next file that we open would be
     the container's standard stream."""
-    for fd in range(3):
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
 def _dispatch(words: Sequence[str]) -> int:
@@ -109,15 +111,13 @@ def _dispatch(words: Sequence[str]) -> int:
     for flag, value in vars(before).items():
         if flag not in args:
             setattr(args, flag, value)
-    handler = _log_to_stderr(args)
-    try:
-        code: int = module.execute(args)
-        return code
-    except Exception:
-        _logger().debug("the command failed", exc_info=True)
-        raise
-    finally:
-        _logger().removeHandler(handler)
+    with _messages(getattr(args, "log_level", "warning")) as log:
+        try:
+            code: int = module.execute(args)
+            return code
+        except Exception:
+            log.debug("the command failed", exc_info=True)
+            raise
 
 
 def _top_parser() -> Parser:
@@ -163,27 +163,27 @@ def _say(text: str) -> None:
         return
 
 
-def _logger() -> logging.Logger:
-    import logging
-
-    return logging.getLogger("libpod")
-
-
-def _log_to_stderr(args: argparse.Namespace) -> logging.Handler:
-    """Shows the library's messages from --log-level on, as "Warning: ..."."""
+@contextmanager
+def _messages(level: str) -> Iterator[logging.Logger]:
+    """Shows the library's messages from this level on, as "Warning: ..."."""
     import logging
 
     class Formatter(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             return f"{record.levelname.capitalize()}: {super().format(record)}"
 
-    level = getattr(args, "log_level", "warning")
-    # logrus has names that Python has not.
-    names = {"trace": "debug", "warn": "warning", "fatal": "critical", "panic": "critical"}
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter())
     if sys.stderr.isatty():
         handler.terminator = "\r\n"  # the terminal may be in raw mode
-    _logger().setLevel(names.get(level, level).upper())
-    _logger().addHandler(handler)
-    return handler
+    # logrus has names that Python has not.
+    names = {"trace": "debug", "warn": "warning", "fatal": "critical", "panic": "critical"}
+    logger = logging.getLogger("libpod")
+    before = logger.level
+    logger.setLevel(names.get(level, level).upper())
+    logger.addHandler(handler)
+    try:
+        yield logger
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -58,7 +58,8 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _version(args: argparse.Namespace) -> int:
-    from libpod import __version__, doctor, oci
+    from libpod import __version__, oci
+    from libpod.cgroup import Cgroups
     from libpod.info import architecture
 
     config = load_config(args)
@@ -69,7 +70,7 @@ def _version(args: argparse.Namespace) -> int:
             "OsArch": f"linux/{architecture()}",
         },
         "Conmon": _program(lambda: oci.find_binary("conmon", config.conmon_path)),
-        "OCIRuntime": _program(lambda: doctor.find_runtime(config.runtime_path)),
+        "OCIRuntime": _program(lambda: oci.find_runtime(Cgroups(), config.runtime_path)),
     }
     _show(data, args.format, _version_lines)
     return 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import signal
@@ -245,10 +246,11 @@ def test_help_is_no_failure(words: list[str], capsys: pytest.CaptureFixture[str]
 
 
 def test_the_version_is_told_without_loading_what_is_heavy() -> None:
+    # An editable install loads a finder of its own before anything of ours.
     text = (
-        "import sys\nfrom libpod.cli import main\n"
+        "import sys\nbefore = set(sys.modules)\nfrom libpod.cli import main\n"
         "assert main(['--version']) == 0\n"
-        "print(*sys.modules)"
+        "print(*set(sys.modules) - before)"
     )
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     first, _, modules = done.stdout.partition("\n")
@@ -289,6 +291,7 @@ def test_messages_are_shown_from_a_level_on(
     assert main([*(["--log-level", level] if level else []), "run"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["Debug: a message", "Info: a message", "Warning: a message"][3 - said :]
+    assert logging.getLogger("libpod").level == logging.NOTSET
 
 
 def test_a_failure_that_nobody_foresaw_is_told_in_full_only_on_request(
@@ -421,6 +424,22 @@ def test_signals_are_passed_on_and_then_given_back() -> None:
         os.kill(os.getpid(), signal.SIGINT)
     assert passed == numbers
     assert {number: signal.getsignal(number) for number in signal.valid_signals()} == before
+
+
+def test_an_alarm_of_somebody_elses_is_passed_on_and_ours_comes_in_time() -> None:
+    happened: list[object] = []
+    timer = signal.setitimer(signal.ITIMER_REAL, 0)  # pytest's own
+    try:
+        with terminal.Signals() as signals:
+            signals.pass_to(happened.append)
+            signals.after(0.3, lambda: happened.append("ours"))
+            os.kill(os.getpid(), signal.SIGALRM)
+            time.sleep(0.1)
+            assert happened == [signal.SIGALRM]
+            time.sleep(0.3)
+        assert happened == [signal.SIGALRM, "ours"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 @pytest.mark.parametrize("name", ["SIGCHLD", "SIGPIPE", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGSEGV"])
