@@ -96,7 +96,7 @@ asan: need-build $(VENV)/.built ## C tests and unit tests under the address, lea
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"; \
 	(cd build; $(abspath $(BIN))/python -c \
 		'import libpod._spawn as m; assert "$(ASAN_LIB)" in m.__file__, m.__file__'); \
-	$(BIN)/pytest tests/unit \
+	$(BIN)/pytest -o pythonpath= tests/unit \
 		--deselect tests/unit/test_kv.py::test_memory_follows_the_dirty_pages
 
 # --- the store's long runs ---------------------------------------------------------
