@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import enum
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,8 @@ from libpod.errors import (
     LockGone,
     NotBuilt,
     OCIRuntimeFailed,
+    RuntimeStopped,
+    UsedAfterFork,
     WaitTimeout,
 )
 from libpod.launch import Engine, Launch
@@ -121,6 +124,7 @@ class Container:
         self._usage = Usage()
         self._attended = False
         self._removed = False
+        self._owner = os.getpid()
         self._state = ContainerState(Status.CONFIGURED, 0, 0, False, None, None)
 
     # --- what it is ------------------------------------------------------------
@@ -227,12 +231,26 @@ class Container:
 
     def await_exit(self, timeout: float | None = None) -> bool:
         """Whether its exit became final within `timeout` seconds; takes no lock and
-        clears up nothing."""
-        if self._launch is None:
+        clears up nothing.  Raises `RuntimeStopped` where the runtime was shut down and
+        nobody will know."""
+        if self._owner != os.getpid():
+            raise UsedAfterFork(
+                f"container {self.id} belongs to the parent process",
+                container_id=self.id,
+                remedy="open a runtime in the child",
+            )
+        launched = self._launch
+        if launched is None:
             raise ContainerStateInvalid(
                 f"container {self.id} was never started", container_id=self.id
             )
-        return self._launch.ended.wait(timeout)
+        ended = launched.ended.wait(timeout)
+        if ended and launched.exit is None:
+            raise RuntimeStopped(
+                f"the runtime was shut down; container {self.id} goes on under its monitor",
+                container_id=self.id,
+            )
+        return ended
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:
         """Sends a signal to its first process.
@@ -435,14 +453,16 @@ class Container:
 
     def _init(self) -> None:
         launched = Launch(self._engine, self._config.bundle)
+        before = self._state
         try:
             launched.prepare(self._config.spec)
             launched.create(self._on_exit)
+            self._state = ContainerState(Status.CREATED, launched.pid, 0, False, None, None)
+            self._launch = launched
         except BaseException:
             launched.abandon()
+            self._state = before
             raise
-        self._launch = launched
-        self._state = ContainerState(Status.CREATED, launched.pid, 0, False, None, None)
 
     def _start(self) -> None:
         launched = self._running()
@@ -462,7 +482,11 @@ class Container:
             if launched.ended.wait(grace):
                 return
             log.debug("container %s did not end within %g s", self.id, grace)
-        launched.kill_all()
+        none_left = launched.kill_all()
+        if launched.ended.wait(KILL_TIMEOUT):
+            return
+        if none_left:  # only the monitor did not see it
+            launched.kill_monitor()
         if not launched.ended.wait(KILL_TIMEOUT):
             raise InternalError(
                 f"container {self.id} did not die within {KILL_TIMEOUT:g} s",
@@ -489,6 +513,7 @@ class Container:
         with self._locked():
             self._remove(force)
             self._lock.remove()  # whoever waits for it now gets LockGone
+            self._removed = True  # last, so that a removal cut short can be done again
         self._lock.close()
 
     def _remove(self, force: bool) -> None:
@@ -504,4 +529,3 @@ class Container:
             self._end(self._running(), self._config.stop_timeout if running else 0)
             self._sync()
         launch.remove_tree(self._config.bundle.directory)
-        self._removed = True

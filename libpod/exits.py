@@ -35,7 +35,7 @@ class Exit(NamedTuple):
 class _Watched(NamedTuple):
     container_id: str
     monitor: _spawn.Process
-    on_exit: Callable[[Exit], None]
+    on_exit: Callable[[Exit | None], None]
 
 
 class ExitWatcher:
@@ -67,16 +67,17 @@ class ExitWatcher:
             return self._opened
 
     def add(
-        self, container_id: str, monitor: _spawn.Process, on_exit: Callable[[Exit], None]
+        self, container_id: str, monitor: _spawn.Process, on_exit: Callable[[Exit | None], None]
     ) -> None:
         """Calls `on_exit` when the container has ended, even if it has ended already."""
         directory = self._directory
         with self._lock:
             token = self._next_token
             self._next_token += 1
-            self._by_id[container_id] = token
             self._by_token[token] = _Watched(container_id, monitor, on_exit)
-            if self._thread is None:
+            self._by_id[container_id] = token
+            # An interrupt may have come between its making and its start.
+            if self._thread is None or self._thread.ident is None:
                 self._thread = threading.Thread(
                     target=self._watch, args=[directory], name="libpod-exits", daemon=True
                 )
@@ -87,7 +88,12 @@ class ExitWatcher:
     def discard(self, container_id: str) -> None:
         """Forgets a container and its exit file."""
         self._take(container_id)
-        self._directory.remove(container_id)
+        try:
+            os.unlink(f"{self._path}/{container_id}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("cannot remove the exit file of container %s: %s", container_id, error)
 
     def read(self, container_id: str) -> Exit | None:
         """The container's final exit, or None while it has none."""
@@ -99,7 +105,8 @@ class ExitWatcher:
         return None if found is None else Exit(found[0], found[1] / 1e9)
 
     def close(self) -> None:
-        """Ends the thread; idempotent.  Containers that have not ended go on untold."""
+        """Ends the thread; idempotent.  For containers that have not ended, `on_exit` is
+        called with None: they go on, but nobody watches."""
         with self._lock:
             thread, self._thread = self._thread, None
             already, self._closing = self._closing, True
@@ -107,19 +114,22 @@ class ExitWatcher:
             return
         if self._opened is None:
             return
-        if thread is not None:
+        if thread is not None and thread.ident is not None:
             self._opened.wake()
             if thread is not threading.current_thread():
                 thread.join()
         self._opened.close()
+        left, self._by_token = self._by_token, {}
+        for watched in left.values():
+            watched.on_exit(None)
 
     def _take(self, container_id: str) -> _Watched | None:
         """Removes a container from the watch; None where somebody else has."""
         with self._lock:
             token = self._by_id.pop(container_id, None)
-            watched = None if token is None else self._by_token.pop(token)
-        if watched is not None:
-            self._directory.forget(watched.monitor)
+            watched = None if token is None else self._by_token.pop(token, None)
+        if watched is not None and self._opened is not None:
+            self._opened.forget(watched.monitor)
         return watched
 
     def _watch(self, directory: _spawn.ExitDirectory) -> None:

@@ -16,14 +16,17 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from libpod import _spawn
 from libpod.cgroup import Cgroups
-from libpod.errors import NotBuilt, OCIRuntimeTimeout, WaitTimeout
+from libpod.errors import Closed, NotBuilt, OCIRuntimeTimeout, WaitTimeout
 
 log = logging.getLogger("libpod.host")
+
+KILL_TIMEOUT = 5.0
+"""Seconds in which a process must have ended after SIGKILL."""
 
 TOOL_OUTPUT_LIMIT = 64 * 1024
 """Bytes of each of a tool's streams that are kept; the rest is read and dropped."""
@@ -76,14 +79,9 @@ class Host:
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         try:
-            try:
-                process = _spawn.spawn(argv, env, fds={1: out_write, 2: err_write}, session=True)
-            finally:
-                os.close(out_write)
-                os.close(err_write)
             os.set_blocking(out_read, False)
             os.set_blocking(err_read, False)
-            with process:
+            with _spawn.spawn(argv, env, fds={1: out_write, 2: err_write}, session=True) as process:
                 try:
                     texts = _collect(process, (out_read, err_read), deadline)
                     code = process.wait(max(0.0, deadline - time.monotonic()))
@@ -98,8 +96,8 @@ class Host:
                     raise
                 return ToolResult(code, *texts)
         finally:
-            os.close(out_read)
-            os.close(err_read)
+            for fd in (out_read, out_write, err_read, err_write):
+                os.close(fd)
 
     def _end_session(self, process: _spawn.Process) -> None:
         """Kills a child that leads a session, all in that session, and reaps it."""
@@ -121,50 +119,82 @@ class Host:
             log.warning("%s", handshake.warning)
         return handshake
 
-    def kill_session(self, *sessions: int) -> None:
-        """Ends every process of these sessions with SIGKILL.
+    def sessions_naming(self, words: Collection[str]) -> set[int]:
+        """The sessions, but ours, of the processes with all of `words` as arguments."""
+        wanted = {os.fsencode(word) for word in words}
+        if not wanted:
+            return set()
+        found = {_session_of(pid) for pid in _all_pids() if wanted <= _arguments_of(pid)}
+        return found - {0, os.getsid(0)}
 
-        For what is left when a monitor or a tool did not do its work; it reads
-        all of /proc, again until nothing new is found, as a process may fork
-        between two readings.
+    def kill_session(self, *sessions: int, naming: Collection[str] = ()) -> None:
+        """Ends every process of these sessions with SIGKILL, and waits until they have ended.
+
+        `naming` adds the sessions of all processes that have these words among
+        their arguments.  For what is left when a monitor or a tool did not do its
+        work: it reads all of /proc, again until nothing new is found, as a process
+        may fork, or leave its session, between two readings.
         """
-        killed: set[int] = set()
+        killed: dict[int, _spawn.Process] = {}
         while True:
-            found = {pid for pid in _all_pids() if _session_of(pid) in sessions} - killed
+            leaders = {*sessions, *self.sessions_naming(naming)}
+            found = {pid for pid in _all_pids() if _session_of(pid) in leaders} - killed.keys()
             if not found:
-                return
+                break
             for pid in found:
-                killed.add(pid)
                 try:
-                    with _spawn.open_process(pid) as process:
-                        if _session_of(pid) in sessions:
-                            process.send_signal(signal.SIGKILL)
+                    killed[pid] = process = _spawn.open_process(pid)
+                    if _session_of(pid) in leaders:
+                        process.send_signal(signal.SIGKILL)
                 except ProcessLookupError:
                     continue
+        deadline = time.monotonic() + KILL_TIMEOUT
+        for process in killed.values():
+            if not process.ended(max(0.0, deadline - time.monotonic())):
+                log.warning("process %d did not die", process.pid)
+            process.close()
 
 
 def _collect(process: _spawn.Process, pipes: tuple[int, int], deadline: float) -> tuple[str, str]:
     """Reads both pipes until the program has ended, whoever still holds their other ends."""
     kept = {fd: bytearray() for fd in pipes}
+    pidfd = _pidfd_of(process)
     poller = select.poll()
-    poller.register(process, select.POLLIN)
-    for fd in pipes:
+    for fd in pipes if pidfd is None else (*pipes, pidfd):
         poller.register(fd, select.POLLIN)
     ended = False
     while not ended:
-        left = deadline - time.monotonic()
-        ready = poller.poll(max(0.0, left) * 1000)
-        if not ready:
+        left = max(0.0, deadline - time.monotonic())
+        ready = poller.poll(left * 1000 if pidfd is not None else 1)
+        if not ready and left == 0.0:
             raise WaitTimeout(f"process {process.pid} did not end in time")
         for fd, _ in ready:
-            if fd == process.fileno():
+            if fd == pidfd:
                 ended = True
             elif not _drain(fd, kept[fd]):
                 poller.unregister(fd)
+        if pidfd is None:
+            ended = _has_ended(process)
     for fd in pipes:
         _drain(fd, kept[fd])
     out, err = (bytes(kept[fd]).decode("utf-8", "replace") for fd in pipes)
     return out, err
+
+
+def _pidfd_of(process: _spawn.Process) -> int | None:
+    """None on kernels before 5.3, which must be asked again and again."""
+    try:
+        return process.fileno()
+    except Closed:
+        return None
+
+
+def _has_ended(child: _spawn.Process) -> bool:
+    try:
+        child.wait(0)
+    except WaitTimeout:
+        return False
+    return True
 
 
 def _drain(fd: int, kept: bytearray) -> bool:
@@ -188,6 +218,14 @@ def _bounding_set() -> frozenset[int]:
 
 def _all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _arguments_of(pid: int) -> set[bytes]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return set(file.read().split(b"\0"))
+    except OSError:
+        return set()
 
 
 def _session_of(pid: int) -> int:

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from libpod import _spawn, attach
@@ -99,7 +100,7 @@ class Launch:
     Attributes:
         bundle: what conmon and the OCI runtime are told.
         pid: of the container's first process once created.
-        ended: set when the exit is final.
+        ended: set when the exit is final, or nobody watches any more.
         exit: how it ended, once it has.
     """
 
@@ -109,11 +110,13 @@ class Launch:
         self.pid = 0
         self.ended = threading.Event()
         self.exit: Exit | None = None
+        self._command = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
 
     def prepare(self, spec: Mapping[str, Any]) -> None:
         """Makes the run directory and writes config.json."""
+        self._command = next(iter(spec.get("process", {}).get("args", ())), "")
         try:
             os.makedirs(self.bundle.run_dir, mode=0o700, exist_ok=True)
             _write_new(
@@ -133,12 +136,13 @@ class Launch:
         """Has the container created; `on_exit` is called from another thread when its
         exit is final.  On a failure nothing of it is left but the bundle's files."""
 
-        def ended(exit: Exit) -> None:
+        def ended(exit: Exit | None) -> None:
             self.exit = exit
             self.ended.set()
-            on_exit()
+            if exit is not None:
+                on_exit()
 
-        created = self.engine.oci.create(self.bundle)
+        created = self.engine.oci.create(self.bundle, command=self._command)
         self.pid = created.pid
         self._monitor = created.monitor
         self._init = self._open_init(created.pid)
@@ -146,9 +150,11 @@ class Launch:
 
     def abandon(self) -> None:
         """Ends and removes whatever a creation that was cut short has left: an interrupt
-        may come at any moment, so this goes by what lies on disk."""
-        if os.path.exists(self.bundle.conmon_pid_file):
-            self.engine.oci.abandon(self.bundle)
+        may come at any moment, so this goes by what lies on disk and what runs."""
+        bundle = self.bundle
+        if os.path.exists(bundle.conmon_pid_file) or self.engine.host.sessions_naming(bundle.marks):
+            self.engine.oci.abandon(bundle)
+        remove_tree(self.engine.oci.state_dir(bundle.container_id))
         self.engine.exits.discard(self.bundle.container_id)
         self._forget_files()
 
@@ -191,10 +197,22 @@ class Launch:
         init = self._init
         return init is not None and not init.ended()
 
-    def kill_all(self) -> None:
-        """Ends every process of the container with SIGKILL."""
+    def kill_all(self) -> bool:
+        """Ends every process of the container with SIGKILL; whether none is left."""
         self.send_signal(signal.SIGKILL)
-        self.engine.host.cgroups.kill(self.bundle.cgroup)
+        return self.engine.host.cgroups.kill(self.bundle.cgroup)
+
+    def kill_monitor(self) -> None:
+        """Ends a monitor that hangs; the exit is lost with it."""
+        monitor = self._monitor
+        if monitor is None:
+            return
+        log.warning(
+            "monitor %d of container %s hangs: killed", monitor.pid, self.bundle.container_id
+        )
+        with suppress(ProcessLookupError):
+            monitor.send_signal(signal.SIGKILL)
+        self.engine.host.kill_session(monitor.pid)
 
     def usage(self) -> Usage:
         return self.engine.host.cgroups.usage(self.bundle.cgroup)
@@ -218,8 +236,9 @@ class Launch:
         try:
             self.engine.oci.delete(bundle.container_id)
         except LibpodError as error:
-            log.warning("%s; clearing up without it", error)
+            log.warning("%s; clearing up without it", error.message)
             cgroups.kill(bundle.cgroup)
+            remove_tree(self.engine.oci.state_dir(bundle.container_id))
         # Gone by now, unless the runtime had forgotten the container.
         cgroups.remove(bundle.cgroup)
         self.engine.exits.discard(bundle.container_id)
@@ -240,12 +259,7 @@ class Launch:
         if monitor is None:
             return
         if not monitor.ended(MONITOR_TIMEOUT):
-            log.warning(
-                "monitor %d of container %s did not end: killed",
-                monitor.pid,
-                self.bundle.container_id,
-            )
-            self.engine.host.kill_session(monitor.pid)
+            self.kill_monitor()
             monitor.ended(MONITOR_TIMEOUT)
         self._monitor = None  # an interrupt may bring us here a second time
         monitor.close()

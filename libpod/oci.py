@@ -22,6 +22,7 @@ from libpod.errors import (
     ConmonGarbage,
     CreateFailed,
     CreateTimeout,
+    InternalError,
     InvalidArgument,
     LibpodError,
     OCIRuntimeFailed,
@@ -173,12 +174,17 @@ class OCIRuntime:
             "XDG_RUNTIME_DIR": tmp_dir,
         }
 
+    def state_dir(self, container_id: str) -> str:
+        """Where crun and runc keep what they know of a container."""
+        return f"{self._root}/{container_id}"
+
     # --- creation -------------------------------------------------------------
 
-    def create(self, bundle: Bundle, timeout: float | None = None) -> Created:
+    def create(self, bundle: Bundle, timeout: float | None = None, *, command: str = "") -> Created:
         """Starts a monitor, which has the runtime create the container.
 
-        `timeout` (seconds) is `CREATE_TIMEOUT` where None.
+        `timeout` (seconds) is `CREATE_TIMEOUT` where None.  `command` is what errors
+        name where the runtime's own do not.
 
         Raises `CreateFailed` (`CommandNotFound`, `CommandNotExecutable`),
         `ConmonFailed`, `ConmonGarbage`, `CreateTimeout`, `SpawnFailed`; then no
@@ -195,8 +201,9 @@ class OCIRuntime:
             )
             try:
                 limit = CREATE_TIMEOUT if timeout is None else timeout
-                pid = self._await_answer(handshake, bundle, limit, stderr)
-                monitor = handshake.monitor(bundle.conmon_pid_file, bundle.container_id)
+                line = self._await_answer(handshake, bundle, limit, stderr)
+                pid = _pid_of(line, bundle, command)
+                monitor = self._monitor(handshake, bundle)
             except BaseException:
                 self.abandon(bundle, handshake)
                 raise
@@ -228,9 +235,9 @@ class OCIRuntime:
 
     def _await_answer(
         self, handshake: _spawn.Handshake, bundle: Bundle, timeout: float, stderr: int
-    ) -> int:
+    ) -> bytes:
         try:
-            line = handshake.answer(timeout)
+            return handshake.answer(timeout)
         except WaitTimeout:
             raise CreateTimeout(
                 f"{self.path} did not create the container within {timeout:g} s",
@@ -240,7 +247,17 @@ class OCIRuntime:
             ) from None
         except ConmonFailed:
             raise self._conmon_failed(bundle, _tail(stderr)) from None
-        return _pid_of(line, bundle)
+
+    def _monitor(self, handshake: _spawn.Handshake, bundle: Bundle) -> _spawn.Process:
+        try:
+            return handshake.monitor(bundle.conmon_pid_file, bundle.container_id)
+        except ProcessLookupError as error:
+            raise ConmonFailed(
+                f"{self.conmon_path} created the container but is gone: {error}",
+                phase="create",
+                container_id=bundle.container_id,
+                remedy="see who killed it: the kernel's log tells of a lack of memory",
+            ) from None
 
     def _conmon_failed(self, bundle: Bundle, text: str) -> ConmonFailed:
         said = f": {clean_message(text)}" if text else ""
@@ -324,6 +341,7 @@ class OCIRuntime:
             phase="start" if verb == "start" else None,
             container_id=container_id,
             detail=text or None,
+            remedy=_REMEDY[error or OCIRuntimeFailed],
         )
 
 
@@ -344,7 +362,7 @@ def _tail(fd: int) -> str:
     return os.pread(fd, 4096, max(0, size - 4096)).decode("utf-8", "replace")
 
 
-def _pid_of(line: bytes, bundle: Bundle) -> int:
+def _pid_of(line: bytes, bundle: Bundle, command: str) -> int:
     """The container's pid in conmon's answer."""
     try:
         answer = json.loads(line)
@@ -363,11 +381,15 @@ def _pid_of(line: bytes, bundle: Bundle) -> int:
     if pid > 0:
         return pid
     said = clean_message(message)
-    raise (_command_error(message) or CreateFailed)(
+    error = _command_error(message) or CreateFailed
+    if error is not CreateFailed and command not in said:
+        said = f"{command}: {said}"
+    raise error(
         f"container create failed: {said}" if said else "container create failed",
         phase="create",
         container_id=bundle.container_id,
         detail=message or None,
+        remedy=_REMEDY[error],
     )
 
 
@@ -396,6 +418,14 @@ _NOT_EXECUTABLE = re.compile(
     r"exec .*: (Permission denied|Exec format error)",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+_REMEDY: dict[type[InternalError], str] = {
+    CommandNotFound: "check the command's name, and where it is in the root file system",
+    CommandNotExecutable: "give it the x bit, and see that it is a program for this machine",
+    CreateFailed: "correct what the OCI runtime complains of",
+    OCIRuntimeFailed: "correct what the OCI runtime complains of",
+}
 
 
 def _command_error(text: str) -> type[CreateFailed] | None:

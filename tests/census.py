@@ -168,9 +168,15 @@ class Census:
         """What has come or gone since; settles first, so it may take `SETTLE` seconds."""
         return settled(self._look)
 
+    def left_outside(self) -> list[str]:
+        """The same of what would outlive this process."""
+        return settled(self._look_outside)
+
     def _look(self) -> list[str]:
-        found = changes(self._kept, own() | mounts())
-        found += [f"new: {process}" for process in self._left_processes()]
+        return changes(self._kept, own() | mounts()) + self._look_outside()
+
+    def _look_outside(self) -> list[str]:
+        found = [f"new: {process}" for process in self._left_processes()]
         found += [f"new: cgroup {path}" for path in self._left_cgroups()]
         found += [f"new: file {path}" for path in self._left_files()]
         return sorted(found)

@@ -145,6 +145,13 @@ def options(request: pytest.FixtureRequest, dirs: Dirs) -> dict[str, str]:
 
 
 @pytest.fixture
+def oci_path(options: dict[str, str]) -> str:
+    """The OCI runtime that the tests use."""
+    with Runtime(**options) as runtime:
+        return runtime._engine.oci.path
+
+
+@pytest.fixture
 def rt(options: dict[str, str]) -> Iterator[Runtime]:
     with Runtime(**options) as runtime:
         yield runtime

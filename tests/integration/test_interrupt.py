@@ -1,0 +1,436 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C, sudden death and forks: what is killed, what lives on, what is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from census import processes
+from conftest import Dirs, await_output
+from libpod import Runtime, RuntimeStopped, Spec, Status, UsedAfterFork
+from libpod.errors import LockTimeout
+from libpod.lockfile import LockFile
+
+Python = Callable[..., "subprocess.Popen[str]"]
+Script = Callable[[str, str], str]
+
+SLEEP = ["sleep", "1000"]
+
+# The job of the child; it says where it is, and what became of it.
+CHILD = """
+try:
+    with Runtime(**options) as rt:
+        say("open")
+        {body}
+except KeyboardInterrupt:
+    say("interrupted")
+"""
+
+
+def child_text(body: str) -> str:
+    return CHILD.format(body=body)
+
+
+def expect(process: subprocess.Popen[str], word: str, timeout: float = 30) -> None:
+    """Reads lines of the child until one is `word`."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(timeout, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout:
+            if line.strip() == word:
+                return
+    finally:
+        watchdog.cancel()
+        watchdog.join()
+    pytest.fail(f"the child did not say {word!r} but: {process.communicate()[1]}")
+
+
+def interrupt(process: subprocess.Popen[str], timeout: float = 30) -> float:
+    """Sends Ctrl-C and waits for the child's orderly end: seconds that this took."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    expect(process, "interrupted", timeout)
+    out, err = process.communicate(timeout=timeout)
+    assert (process.returncode, out, err) == (0, "", "")
+    return time.monotonic() - began
+
+
+def slow_runtime(script: Script, real: str, verb: str, seconds: float, mark: str) -> str:
+    """The real OCI runtime, which takes its time before one verb and tells so by a file."""
+    return script(
+        os.path.basename(real),
+        f'case " $* " in *" {verb} "*) : >{mark}; sleep {seconds};; esac; exec {real} "$@"',
+    )
+
+
+def await_file(path: str, timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["create", "start"])
+def test_ctrl_c_while_the_oci_runtime_works(
+    python: Python, script: Script, oci_path: str, options: dict[str, str], dirs: Dirs, verb: str
+) -> None:
+    mark = f"{dirs.work}/mark"
+    options["oci_runtime"] = slow_runtime(script, oci_path, verb, 20, mark)
+    child = python(child_text('rt.run(box, ["sleep", "1000"])'))
+    await_file(mark)
+    assert interrupt(child) < 15
+
+
+def test_ctrl_c_while_the_job_runs(python: Python, dirs: Dirs) -> None:
+    job = ["sh", "-c", "trap '' TERM INT; : >/mark/up; while :; do sleep 0.1; done"]
+    child = python(
+        child_text(
+            f"rt.run(box.but(stop_signal='TERM', mounts=[Mount({dirs.work!r}, '/mark')]), {job!r})"
+        )
+    )
+    await_file(f"{dirs.work}/up")
+    assert interrupt(child) < 8  # killed at once: the grace is a time-out's
+
+
+def test_ctrl_c_during_the_grace(python: Python, dirs: Dirs) -> None:
+    job = ["sh", "-c", "trap ': >/mark/asked' TERM; while :; do sleep 0.05; done"]
+    child = python(
+        child_text(
+            f"rt.run(box.but(stop_signal='TERM', mounts=[Mount({dirs.work!r}, '/mark')]), {job!r}, "
+            "timeout=1, grace=1000)"
+        )
+    )
+    await_file(f"{dirs.work}/asked")
+    assert interrupt(child) < 8
+
+
+def test_ctrl_c_while_input_and_output_flow(python: Python) -> None:
+    child = python(child_text("say('go'); rt.run(box, ['cat'], input=bytes(200_000_000))"))
+    expect(child, "go")
+    time.sleep(0.5)
+    assert interrupt(child) < 15
+
+
+def test_ctrl_c_in_a_wait_leaves_the_container_to_its_block(python: Python) -> None:
+    child = python(
+        child_text("c = rt.start(box, ['sleep', '1000']); say('go')\n        with c: c.wait()")
+    )
+    expect(child, "go")
+    time.sleep(0.1)
+    assert interrupt(child) < 8
+
+
+def test_ctrl_c_in_a_stop(python: Python) -> None:
+    child = python(
+        child_text(
+            "c = rt.start(box.but(stop_signal='WINCH'), ['sleep', '1000']); say('go')\n"
+            "        with c: c.stop(grace=1000)"
+        )
+    )
+    expect(child, "go")
+    time.sleep(0.2)
+    assert interrupt(child) < 8
+
+
+def test_ctrl_c_at_any_time(python: Python) -> None:
+    """A real signal, a little later each time."""
+    for step in range(16):
+        child = python(child_text("say('go'); rt.run(box, ['sleep', '1000'])"))
+        expect(child, "go")
+        time.sleep(step * 0.008)
+        interrupt(child)
+
+
+def test_an_interrupt_at_any_line(dirs: Dirs, rootfs: str, oci_path: str) -> None:
+    """An eighth of the lines, another one each day; `interrupts.py 0 1 ...` does all."""
+    part = int(time.time() // 86400) % 8
+    program = os.path.join(os.path.dirname(__file__), "interrupts.py")
+    done = subprocess.run(
+        [sys.executable, program, str(part), "8", dirs.base, rootfs, oci_path],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    *places, last = done.stdout.splitlines() or [""]
+    assert (done.returncode, places) == (0, []), done.stderr
+    assert last.endswith(" places") and int(last.split()[0]) > 20
+
+
+# --- sudden death ---------------------------------------------------------------------------
+
+
+def find(dirs: Dirs, *words: str) -> list[int]:
+    """Our processes with all of these words on their command line."""
+    return [
+        p.pid
+        for p in processes().values()
+        if any(dirs.base in word for word in p.argv)
+        and all(any(word in given for given in p.argv) for word in words)
+    ]
+
+
+def make_an_end(dirs: Dirs, rt: Runtime, container_id: str) -> None:
+    """Ends and removes a container that nobody knows any more, as an operator would."""
+    bundle = f"{dirs.static}/containers/{container_id}"
+    rt._engine.oci.delete(container_id)
+    deadline = time.monotonic() + 20
+    while find(dirs, container_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for path in (bundle, f"{dirs.tmp}/containers/{container_id}"):
+        subprocess.run(["rm", "-r", path], check=True)
+    for path in (f"{dirs.tmp}/lock/{container_id}", f"{dirs.tmp}/exits/{container_id}"):
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+def test_a_container_outlives_our_sudden_death(python: Python, rt: Runtime, dirs: Dirs) -> None:
+    child = python(
+        "rt = Runtime(**options); c = rt.start(box, ['sleep', '1000'])\n"
+        "say(c.id); say(c.state.pid); say('go'); time.sleep(1000)"
+    )
+    assert child.stdout is not None
+    container_id, pid = child.stdout.readline().strip(), int(child.stdout.readline())
+    expect(child, "go")
+    child.kill()
+    child.wait(10)
+    assert processes()[pid].state in "SR"
+    assert find(dirs, "conmon", container_id)
+    lock = LockFile(f"{dirs.tmp}/lock/{container_id}")
+    assert lock.try_lock()  # at once, although conmon lives
+    lock.close()
+    make_an_end(dirs, rt, container_id)
+
+
+def test_a_lock_dies_with_its_holder(
+    python: Python, script: Script, oci_path: str, options: dict[str, str], dirs: Dirs
+) -> None:
+    """Killed in the middle of a creation, with the lock held and conmon and runtime alive."""
+    mark = f"{dirs.work}/mark"
+    real = dict(options)
+    options["oci_runtime"] = slow_runtime(script, oci_path, "create", 3, mark)
+    child = python("rt = Runtime(**options); rt.run(box, ['sleep', '1000'])")
+    await_file(mark)
+    (container_id,) = os.listdir(f"{dirs.static}/containers")
+    lock = LockFile(f"{dirs.tmp}/lock/{container_id}")
+    with pytest.raises(LockTimeout) as caught:
+        lock.lock(0.05)
+    assert caught.value.holder == child.pid
+    child.kill()
+    child.wait(10)
+    assert lock.try_lock()
+    lock.close()
+    assert find(dirs, "conmon", container_id)
+    with Runtime(**real) as rt:
+        deadline = time.monotonic() + 20
+        while not os.path.exists(f"{dirs.tmp}/{os.path.basename(oci_path)}/{container_id}"):
+            assert time.monotonic() < deadline  # conmon goes on to create it
+            time.sleep(0.02)
+        time.sleep(0.5)
+        make_an_end(dirs, rt, container_id)
+
+
+# --- forks -----------------------------------------------------------------------------------
+
+
+def in_a_fork(check: Callable[[], None]) -> None:
+    """Runs `check` in a forked child, which must end well."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException as error:
+            os.write(2, f"in the child: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 20
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail("a call in the forked child did not return")
+        time.sleep(0.01)
+    assert status == 0
+
+
+def test_every_call_in_a_forked_child_is_refused(rt: Runtime, box: Spec) -> None:
+    c = rt.start(box, SLEEP)
+    created = rt.create(box, SLEEP)
+    calls: dict[str, Callable[[], Any]] = {
+        "run": lambda: rt.run(box, ["true"]),
+        "start": lambda: rt.start(box, ["true"]),
+        "create": lambda: rt.create(box, ["true"]),
+        "doctor": rt.doctor,
+        "info": rt.info,
+        "new_container": lambda: rt.new_container({"root": {"path": "/"}}),
+        "get_container": lambda: rt.get_container(c.id),
+        "lookup_container": lambda: rt.lookup_container(c.id),
+        "has_container": lambda: rt.has_container(c.id),
+        "get_containers": rt.get_containers,
+        "remove_container": lambda: rt.remove_container(c, force=True),
+        "shutdown": rt.shutdown,
+        "with": rt.__enter__,
+        "Container.init": created.init,
+        "Container.start": created.start,
+        "Container.state": lambda: c.state,
+        "Container.usage": lambda: c.usage,
+        "Container.wait": c.wait,
+        "Container.kill": c.kill,
+        "Container.stop": c.stop,
+        "Container.pause": c.pause,
+        "Container.unpause": c.unpause,
+        "Container.connect": c.connect,
+        "Container.remove": lambda: c.remove(force=True),
+    }
+
+    def check() -> None:
+        for name, call in calls.items():
+            try:
+                call()
+            except UsedAfterFork as error:
+                assert error.remedy, name
+            except BaseException as error:
+                raise AssertionError(f"{name} raised {error!r}") from error
+            else:
+                raise AssertionError(f"{name} returned")
+        rt.close()  # the child's clean-up may call it: it does nothing
+
+    in_a_fork(check)
+    assert c.state.status is Status.RUNNING
+    assert rt.run(box, ["echo", "on"]).stdout == b"on\n"
+
+
+def test_leaving_a_block_in_a_forked_child_touches_nothing(rt: Runtime, box: Spec) -> None:
+    c = rt.start(box, SLEEP)
+
+    def leave() -> None:
+        with pytest.raises(UsedAfterFork):
+            c.__exit__(None, None, None)
+        rt.__exit__(None, None, None)
+
+    in_a_fork(leave)
+    assert c.state.status is Status.RUNNING
+    c.kill()
+    assert c.wait() == 137
+
+
+def test_a_fork_while_others_work(rt: Runtime, box: Spec) -> None:
+    """Neither side waits for a lock that another thread held at the fork."""
+    import threading
+
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                assert rt.run(box, ["echo", "x"]).stdout == b"x\n"
+            except BaseException as error:
+                failures.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+
+    def check() -> None:
+        for call in (lambda: rt.run(box, ["true"]), rt.get_containers):
+            try:
+                call()
+            except UsedAfterFork:
+                continue
+            raise AssertionError("it returned")
+        rt.close()
+
+    try:
+        for _ in range(20):
+            in_a_fork(check)
+            time.sleep(0.02)
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(30)
+    assert failures == []
+
+
+def test_a_new_runtime_in_a_forked_child(rt: Runtime, options: dict[str, str], box: Spec) -> None:
+    def check() -> None:
+        with Runtime(**options) as own:
+            assert own.run(box, ["echo", "child"]).stdout == b"child\n"
+
+    assert rt.run(box, ["echo", "parent"]).stdout == b"parent\n"
+    in_a_fork(check)
+    assert rt.run(box, ["echo", "parent"]).stdout == b"parent\n"
+
+
+# --- the end of the process ---------------------------------------------------------------------
+
+
+def test_an_exit_without_closing(python: Python, rt: Runtime, dirs: Dirs) -> None:
+    """The interpreter ends although a watching thread waits; the container goes on."""
+    child = python("rt = Runtime(**options); c = rt.start(box, ['sleep', '1000']); say(c.id)")
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, err) == (0, "")
+    container_id = out.strip()
+    assert find(dirs, "conmon", container_id)
+    make_an_end(dirs, rt, container_id)
+
+
+def test_shutdown_without_force_leaves_containers(
+    options: dict[str, str], rt: Runtime, box: Spec, dirs: Dirs
+) -> None:
+    other = Runtime(**options)
+    c = other.start(box, ["sh", "-c", "echo up; exec sleep 1000"])
+    await_output(c, b"up")
+    pid = c.state.pid
+    other.shutdown()
+    assert processes()[pid].state in "SR"
+    with pytest.raises(RuntimeStopped, match="goes on under its monitor"):
+        c.wait()
+    make_an_end(dirs, rt, c.id)
+    del c, other  # runtime and containers know each other
+    gc.collect()
+
+
+def test_shutdown_ends_the_waiting_of_other_threads(
+    options: dict[str, str], rt: Runtime, box: Spec, dirs: Dirs
+) -> None:
+    other = Runtime(**options)
+    c = other.start(box, SLEEP)
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            c.wait()
+        except RuntimeStopped as error:
+            ended.append(error)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    time.sleep(0.2)
+    other.shutdown()
+    waiter.join(10)
+    assert not waiter.is_alive() and len(ended) == 1
+    make_an_end(dirs, rt, c.id)
+    del c, other, wait, waiter
+    ended.clear()
+    gc.collect()
