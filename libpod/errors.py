@@ -113,7 +113,12 @@ class LibpodError(Exception):
 def _rebuild(
     cls: type[LibpodError], message: str, attributes: dict[str, Any], errno: int | None = None
 ) -> LibpodError:
-    error = cls.__new__(cls, message)
+    # Past the constructors, which want more than a message: by the builtin whose
+    # memory layout the class has, which need not be the first of its bases.
+    builtin: Any = cls
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__
+    error: LibpodError = builtin.__new__(cls, message)
     Exception.__init__(error, message)
     error.__dict__.update(attributes)
     if isinstance(error, OSError) and errno is not None:

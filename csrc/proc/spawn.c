@@ -27,6 +27,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -408,6 +409,26 @@ int lp_process_open(pid_t pid, struct lp_process *process, struct lp_error *err)
     return LP_OK;
 }
 
+/* Without a pidfd, whether a process is gone or a zombie: a pidfd tells of both. */
+static bool has_ended(pid_t pid)
+{
+    char text[256];
+    char *state;
+    ssize_t got;
+    LP_CLOSE int fd = -1;
+
+    if (kill(pid, 0) < 0 && errno == ESRCH)
+        return true;
+    (void)snprintf(text, sizeof text, "/proc/%d/stat", (int)pid);
+    fd = LP_RETRY(open(text, O_RDONLY | O_CLOEXEC));
+    got = fd < 0 ? -1 : LP_RETRY(read(fd, text, sizeof text - 1));
+    if (got < 0)
+        return false;
+    text[got] = '\0';
+    state = strrchr(text, ')'); /* behind the name, which may hold anything */
+    return state != NULL && (strncmp(state, ") Z", 3) == 0 || strncmp(state, ") X", 3) == 0);
+}
+
 /* One sleep; whether the process has ended is for the caller to find out.
  * Without a pidfd the kernel offers no timed wait for one process. */
 static int await_end(const struct lp_process *process, int64_t deadline, struct lp_error *err)
@@ -431,7 +452,7 @@ int lp_process_ended(const struct lp_process *process, int64_t deadline, struct 
 
         if (rc < 0)
             return rc;
-        if (rc > 0 || (process->pidfd < 0 && kill(process->pid, 0) < 0 && errno == ESRCH))
+        if (rc > 0 || (process->pidfd < 0 && has_ended(process->pid)))
             return LP_OK;
         if (deadline != LP_FOREVER && lp_now() >= deadline)
             return lp_fail(err, LP_ETIMEOUT, "process %d did not end in time", (int)process->pid);

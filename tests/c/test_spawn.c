@@ -683,7 +683,9 @@ static void test_without_pidfds(void)
     CHECK(child.pidfd == -1);
     CHECK(lp_process_open(child.pid, &opened, &err) == LP_OK);
     CHECK(opened.pidfd == -1);
+    CHECK(lp_process_ended(&opened, after_ms(20), &err) == LP_ETIMEOUT);
     CHECK(lp_process_signal(&opened, SIGKILL, &err) == LP_OK);
+    CHECK(lp_process_ended(&opened, after_ms(20000), &err) == LP_OK); /* a zombie has */
     CHECK(wait_for(&child) == -SIGKILL);
     CHECK(lp_process_ended(&opened, after_ms(20000), &err) == LP_OK);
     CHECK(lp_process_open(child.pid, &opened, &err) == LP_ESYSTEM && err.sys_errno == ESRCH);

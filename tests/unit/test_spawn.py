@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes from Python: what goes in, what comes out, who may wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from libpod import InvalidArgument, SpawnFailed, SystemCallError, UsedAfterFork, WaitTimeout
+from libpod._spawn import open_monitor, open_process, spawn
+
+SH = "/bin/sh"
+
+
+def output_of(*argv: str, **arguments: object) -> str:
+    read, write = os.pipe()
+    with spawn(argv, {}, fds={1: write}, **arguments) as process:  # type: ignore[arg-type]
+        os.close(write)
+        with os.fdopen(read) as stream:
+            text = stream.read()
+        assert process.wait(10) == 0
+    return text
+
+
+def test_exit_code_and_signal() -> None:
+    with spawn([SH, "-c", "exit 7"], {}) as process:
+        assert process.wait(10) == 7
+        assert process.wait() == process.returncode == 7
+    with spawn([SH, "-c", "kill -9 $$"], {}) as process:
+        assert process.wait(10) == -signal.SIGKILL
+
+
+def test_environment_and_directory_are_exact() -> None:
+    assert output_of("/usr/bin/env") == ""
+    assert output_of(SH, "-c", "pwd", cwd="/usr") == "/usr\n"
+
+
+def test_only_the_named_descriptors_go_along() -> None:
+    leaked, _other = os.pipe()
+    os.set_inheritable(leaked, True)
+    try:
+        listed = output_of(SH, "-c", "ls /proc/$$/fd").split()
+    finally:
+        os.close(leaked)
+        os.close(_other)
+    assert set(listed) <= {"0", "1", "2"}
+
+
+def test_a_program_that_is_not_there_is_an_error_with_its_errno() -> None:
+    with pytest.raises(SpawnFailed, match="/no/such") as caught:
+        spawn(["/no/such"], {})
+    assert caught.value.errno == 2
+    with pytest.raises(ChildProcessError):  # and no zombie is left
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_nul_byte_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="NUL"):
+        spawn([SH, "a\0b"], {})
+
+
+def test_a_wait_ends_with_its_deadline() -> None:
+    with spawn(["/bin/sleep", "100"], {}) as process:
+        began = time.monotonic()
+        with pytest.raises(WaitTimeout):
+            process.wait(0.05)
+        assert time.monotonic() - began < 5
+        assert not process.ended()
+        process.send_signal(signal.SIGTERM)
+        assert process.ended(10)
+        assert process.wait() == -signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+
+
+def test_an_exit_status_that_somebody_else_took() -> None:
+    with spawn(["/bin/true"], {}) as process:
+        os.waitpid(process.pid, 0)
+        with pytest.raises(SystemCallError, match="another wait"):
+            process.wait(5)
+
+
+def test_asyncio_can_wait_for_it() -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        with spawn([SH, "-c", "exit 3"], {}) as process:
+            loop.add_reader(process.fileno(), ended.set)
+            await asyncio.wait_for(ended.wait(), 10)
+            loop.remove_reader(process.fileno())
+            return process.wait()
+
+    assert asyncio.run(main()) == 3
+
+
+def test_many_threads_spawn_at_once() -> None:
+    codes: list[int] = []
+
+    def work(code: int) -> None:
+        for _ in range(10):
+            with spawn([SH, "-c", f"exit {code}"], {}) as process:
+                codes.append(process.wait(30) - code)
+
+    threads = [threading.Thread(target=work, args=[n]) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 80
+
+
+def test_a_forked_child_must_not_use_it() -> None:
+    with spawn(["/bin/sleep", "100"], {}) as process:
+        child = os.fork()
+        if child == 0:
+            try:
+                process.send_signal(signal.SIGKILL)
+            except UsedAfterFork:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not process.ended()
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+
+def test_processes_that_are_not_ours() -> None:
+    with open_process(os.getppid()) as parent:
+        assert not parent.ended()
+    with spawn(["/bin/true"], {}) as gone:
+        gone.wait()
+        with pytest.raises(ProcessLookupError):
+            open_process(gone.pid)
+
+
+def test_a_monitor_must_be_what_its_pid_file_says(tmp_path: object) -> None:
+    path = f"{tmp_path}/pid"
+    for text in ("", "nonsense", "-1", "1", str(os.getpid())):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+        with pytest.raises(ProcessLookupError):
+            open_monitor(path, "not-on-any-command-line")
+    with spawn([SH, "-c", "sleep 100", "the-id"], {}) as process:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(process.pid))
+        found = open_monitor(path, "the-id")
+        assert (found.pid, found.ended()) == (process.pid, False)
+        with pytest.raises(ProcessLookupError, match="older"):
+            open_monitor(path, "the-id", time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 10**10)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
