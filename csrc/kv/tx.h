@@ -48,11 +48,13 @@ struct lp_tx {
     struct lp_extents taken; /* pages out of the freelist that it writes */
 };
 
-/* calloc() for one small object: glibc's own passes by the thread's cache. */
+/* calloc() for one small object: glibc's own passes by the thread's cache, so
+ * the compiler must not see that this is one. */
 static inline void *lp_new(size_t size)
 {
     void *memory = malloc(size);
 
+    __asm__("" : "+r"(memory));
     return memory == NULL ? NULL : memset(memory, 0, size);
 }
 
