@@ -42,7 +42,7 @@ def extension(module: str, *rooms: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [extension("_spawn", "base", "proc")],
+        [extension("_spawn", "base", "proc"), extension("_kv", "base", "kv")],
         language_level=3,
         build_dir="build/cython",
         annotate=False,

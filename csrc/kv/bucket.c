@@ -1,0 +1,678 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Buckets: opening, reading and changing the pairs of one.
+ *
+ * Invariants
+ *  1. In a write transaction a bucket that is open is open once: every handle
+ *     of a name inside one parent is the same object, found by `table`.
+ *  2. The transaction's list has children before their parents, because an
+ *     open bucket keeps its parent open.  The commit goes through it in this
+ *     order, and writes a child's header before its parent is laid out.
+ *  3. A bucket with a node was changed.  It stays in the list when its last
+ *     handle goes; an unchanged one is freed.
+ *  4. Every change tells the bucket's cursors first (lp_cursors_save).
+ */
+#include "kv/bucket.h"
+
+#include "kv/cursor.h"
+
+#include <stdlib.h>
+
+/* --- the transaction's table of open buckets ------------------------------ */
+
+static size_t bucket_hash(const struct lp_bucket *parent, struct lp_slice name)
+{
+    uint64_t hash = (uint64_t)(uintptr_t)parent * UINT64_C(0x9e3779b97f4a7c15);
+
+    for (size_t i = 0; i < name.size; i++)
+        hash = (hash ^ name.data[i]) * UINT64_C(0x100000001b3);
+    return (size_t)(hash ^ (hash >> 32));
+}
+
+static struct lp_bucket **table_slot(struct lp_bucket **table, size_t room,
+                                     const struct lp_bucket *parent, struct lp_slice name)
+{
+    size_t i = bucket_hash(parent, name) & (room - 1);
+
+    for (; table[i] != NULL; i = (i + 1) & (room - 1)) {
+        if (table[i]->parent == parent && !table[i]->dropped &&
+            lp_key_compare((struct lp_slice){table[i]->name, table[i]->name_size}, name) == 0)
+            break;
+    }
+    return &table[i];
+}
+
+static int table_add(struct lp_tx *tx, struct lp_bucket *bucket, struct lp_error *err)
+{
+    size_t room = tx->table_room == 0 ? 16 : tx->table_room;
+    struct lp_slice name = {bucket->name, bucket->name_size};
+
+    if (tx->table_used * 2 >= tx->table_room) {
+        struct lp_bucket **table = calloc(room * 2, sizeof(struct lp_bucket *));
+
+        if (table == NULL)
+            return lp_fail(err, LP_ENOMEM, "no memory for an open bucket");
+        for (size_t i = 0; i < tx->table_room; i++) {
+            struct lp_bucket *old = tx->table[i];
+
+            if (old != NULL)
+                *table_slot(table, room * 2, old->parent,
+                            (struct lp_slice){old->name, old->name_size}) = old;
+        }
+        free(tx->table);
+        tx->table = table;
+        tx->table_room = room * 2;
+    }
+    *table_slot(tx->table, tx->table_room, bucket->parent, name) = bucket;
+    tx->table_used++;
+    return LP_OK;
+}
+
+/* Takes it out and closes the gap, so that no probe ends too early. */
+static void table_remove(struct lp_tx *tx, const struct lp_bucket *bucket)
+{
+    size_t mask = tx->table_room - 1;
+    struct lp_slice name = {bucket->name, bucket->name_size};
+    size_t i;
+
+    if (tx->table_room == 0)
+        return;
+    for (i = bucket_hash(bucket->parent, name) & mask; tx->table[i] != bucket; i = (i + 1) & mask) {
+        if (tx->table[i] == NULL)
+            return;
+    }
+    tx->table[i] = NULL;
+    tx->table_used--;
+    for (i = (i + 1) & mask; tx->table[i] != NULL; i = (i + 1) & mask) {
+        struct lp_bucket *moved = tx->table[i];
+
+        tx->table[i] = NULL;
+        *table_slot(tx->table, tx->table_room, moved->parent,
+                    (struct lp_slice){moved->name, moved->name_size}) = moved;
+    }
+}
+
+/* --- life ----------------------------------------------------------------- */
+
+static void bucket_link(struct lp_bucket *bucket)
+{
+    struct lp_tx *tx = bucket->tx;
+
+    bucket->next = tx->buckets;
+    if (bucket->next != NULL)
+        bucket->next->previous = bucket;
+    tx->buckets = bucket;
+}
+
+static void bucket_free(struct lp_bucket *bucket)
+{
+    lp_cursors_free(bucket);
+    lp_node_free(bucket->node);
+    free(bucket->inline_copy);
+    free(bucket->name);
+    free(bucket);
+}
+
+void lp_buckets_free(struct lp_tx *tx)
+{
+    while (tx->buckets != NULL) {
+        struct lp_bucket *bucket = tx->buckets;
+
+        tx->buckets = bucket->next;
+        bucket_free(bucket);
+    }
+    free(tx->table);
+}
+
+void lp_bucket_release(struct lp_bucket *bucket)
+{
+    while (bucket != NULL && --bucket->users == 0) {
+        struct lp_bucket *parent = bucket->parent;
+
+        if (bucket->node != NULL && !bucket->dropped)
+            return; /* the commit needs it */
+        if (bucket->tx->writable && !bucket->dropped)
+            table_remove(bucket->tx, bucket);
+        *(bucket->previous != NULL ? &bucket->previous->next : &bucket->tx->buckets) = bucket->next;
+        if (bucket->next != NULL)
+            bucket->next->previous = bucket->previous;
+        bucket_free(bucket);
+        bucket = parent;
+    }
+}
+
+void lp_bucket_bury(struct lp_bucket *bucket)
+{
+    if (bucket->dropped)
+        return;
+    table_remove(bucket->tx, bucket);
+    bucket->dropped = true;
+    lp_cursors_forget(bucket);
+    lp_node_free(bucket->node);
+    bucket->node = NULL;
+}
+
+struct lp_bucket *lp_tx_root(struct lp_tx *tx)
+{
+    if (tx->root == NULL) {
+        struct lp_bucket *bucket = calloc(1, sizeof *bucket);
+
+        if (bucket == NULL)
+            return NULL;
+        bucket->tx = tx;
+        bucket->users = 1;
+        bucket->root = tx->meta.root;
+        bucket->sequence = tx->meta.sequence;
+        bucket_link(bucket);
+        tx->root = bucket;
+    }
+    return tx->root;
+}
+
+/* Reads the header, and where the bucket is inline its page. */
+static int bucket_read_header(struct lp_bucket *bucket, struct lp_slice value, struct lp_error *err)
+{
+    struct lp_page page;
+    const char *reason;
+
+    if (value.size < LP_BUCKET_HEADER)
+        return lp_tx_corrupt(bucket->tx, LP_KV_NO_PAGE, "a bucket's header is cut short", err);
+    bucket->root = lp_load64(value.data);
+    bucket->sequence = lp_load64(value.data + 8);
+    if (bucket->root != 0)
+        return LP_OK;
+    bucket->inline_page =
+        (struct lp_slice){value.data + LP_BUCKET_HEADER, value.size - LP_BUCKET_HEADER};
+    reason = lp_page_parse(&page, bucket->inline_page.data, bucket->inline_page.size, 0);
+    if (reason == NULL && !page.leaf)
+        reason = "an inline bucket that is no leaf";
+    if (reason != NULL)
+        return lp_tx_corrupt(bucket->tx, LP_KV_NO_PAGE, reason, err);
+    if (bucket->tx->base == NULL) { /* the page it is in may be dropped */
+        bucket->inline_copy = lp_node_copy(bucket->inline_page, err);
+        if (bucket->inline_copy == NULL)
+            return LP_ENOMEM;
+        bucket->inline_page.data = bucket->inline_copy;
+    }
+    return LP_OK;
+}
+
+static int bucket_new(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
+                      struct lp_slice value, struct lp_error *err)
+{
+    struct lp_bucket *bucket = calloc(1, sizeof *bucket);
+    int rc;
+
+    if (bucket == NULL)
+        return lp_fail(err, LP_ENOMEM, "no memory for a bucket");
+    bucket->tx = parent->tx;
+    bucket->users = 1;
+    rc = bucket_read_header(bucket, value, err);
+    if (rc == LP_OK && parent->tx->writable) {
+        bucket->parent = parent;
+        bucket->name = lp_node_copy(name, err);
+        bucket->name_size = name.size;
+        rc = bucket->name == NULL ? LP_ENOMEM : table_add(parent->tx, bucket, err);
+    }
+    if (rc != LP_OK) {
+        bucket_free(bucket);
+        return rc;
+    }
+    if (bucket->parent != NULL)
+        parent->users++;
+    bucket_link(bucket);
+    *out = bucket;
+    return LP_OK;
+}
+
+int lp_bucket_enter(struct lp_bucket *bucket, struct lp_error *err)
+{
+    if (bucket->dropped)
+        return lp_fail(err, LP_KV_ENOBUCKET, "the bucket was deleted");
+    lp_tx_trim(bucket->tx);
+    return LP_OK;
+}
+
+int lp_bucket_enter_write(struct lp_bucket *bucket, struct lp_error *err)
+{
+    if (!bucket->tx->writable)
+        return lp_fail(err, LP_KV_ENOTWRITABLE, "the transaction is read-only");
+    return lp_bucket_enter(bucket, err);
+}
+
+static struct lp_bucket *bucket_opened(struct lp_bucket *parent, struct lp_slice name)
+{
+    struct lp_tx *tx = parent->tx;
+
+    return tx->table_room == 0 ? NULL : *table_slot(tx->table, tx->table_room, parent, name);
+}
+
+int lp_bucket_open_item(struct lp_bucket **out, struct lp_bucket *parent,
+                        const struct lp_item *item, struct lp_error *err)
+{
+    *out = bucket_opened(parent, item->key);
+    if (*out == NULL)
+        return bucket_new(out, parent, item->key, item->value, err);
+    (*out)->users++;
+    return LP_OK;
+}
+
+int lp_bucket_open(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
+                   struct lp_error *err)
+{
+    struct lp_item item;
+    int rc = lp_bucket_enter(parent, err);
+
+    if (rc != LP_OK)
+        return rc;
+    *out = bucket_opened(parent, name);
+    if (*out != NULL) {
+        (*out)->users++;
+        return LP_OK;
+    }
+    rc = lp_bucket_find(parent, name, &item, err);
+    if (rc < 0)
+        return rc;
+    if (rc == 0)
+        return lp_fail(err, LP_KV_ENOBUCKET, "no such bucket");
+    if (!item.is_bucket)
+        return lp_fail(err, LP_KV_EINCOMPATIBLE, "the name is a key's, not a bucket's");
+    return bucket_new(out, parent, name, item.value, err);
+}
+
+int lp_bucket_create(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
+                     bool exist_ok, struct lp_error *err)
+{
+    uint8_t empty[LP_BUCKET_HEADER + LP_PAGE_HEADER] = {0};
+    struct lp_inode inode = {.value_size = sizeof empty,
+                             .key_size = (uint32_t)name.size,
+                             .flags = LP_INODE_BUCKET | LP_INODE_OWNS_KEY | LP_INODE_OWNS_VALUE};
+    struct lp_node *leaf;
+    uint32_t index;
+    bool exact;
+    int rc = lp_bucket_enter_write(parent, err);
+
+    if (rc != LP_OK)
+        return rc;
+    if (name.size == 0)
+        return lp_fail(err, LP_KV_ENAME, "a bucket's name is empty");
+    if (name.size > LP_KV_KEY_MAX)
+        return lp_fail(err, LP_KV_EKEYSIZE, "a bucket's name of %zu bytes, more than %u", name.size,
+                       LP_KV_KEY_MAX);
+    lp_cursors_save(parent);
+    rc = lp_bucket_edit(parent, name, true, &leaf, &index, &exact, err);
+    if (rc != LP_OK)
+        return rc;
+    if (exact) {
+        bool is_bucket = (leaf->inodes[index].flags & LP_INODE_BUCKET) != 0;
+
+        if (is_bucket && exist_ok)
+            return lp_bucket_open(out, parent, name, err);
+        return is_bucket ? lp_fail(err, LP_KV_EEXISTS, "the bucket exists")
+                         : lp_fail(err, LP_KV_EINCOMPATIBLE, "the name is a key's");
+    }
+    lp_page_header(empty + LP_BUCKET_HEADER, 0, LP_PAGE_LEAF, 0, 0);
+    inode.key = lp_node_copy(name, err);
+    inode.value = lp_node_copy((struct lp_slice){empty, sizeof empty}, err);
+    rc = inode.key == NULL || inode.value == NULL ? LP_ENOMEM
+                                                  : lp_node_insert(leaf, index, inode, err);
+    if (rc != LP_OK) {
+        lp_inode_release(&inode, true);
+        return rc;
+    }
+    return lp_bucket_open(out, parent, name, err);
+}
+
+/* --- reading -------------------------------------------------------------- */
+
+static int spot_fault(struct lp_bucket *bucket, const struct lp_spot *spot, struct lp_error *err)
+{
+    return lp_tx_corrupt(bucket->tx, spot->id != 0 ? spot->id : LP_KV_NO_PAGE,
+                         "an element points out of its page", err);
+}
+
+int lp_spot_root(struct lp_bucket *bucket, struct lp_spot *spot, struct lp_error *err)
+{
+    const char *reason;
+
+    spot->node = bucket->node;
+    spot->id = bucket->root;
+    if (spot->node != NULL)
+        return LP_OK;
+    if (bucket->root != 0)
+        return lp_tx_page(bucket->tx, bucket->root, &spot->page, err);
+    reason = lp_page_parse(&spot->page, bucket->inline_page.data, bucket->inline_page.size, 0);
+    return reason == NULL ? LP_OK : lp_tx_corrupt(bucket->tx, LP_KV_NO_PAGE, reason, err);
+}
+
+int lp_spot_child(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t i,
+                  struct lp_spot *child, struct lp_error *err)
+{
+    uint64_t id;
+
+    if (spot->node != NULL) {
+        const struct lp_inode *inode = &spot->node->inodes[i];
+
+        if (inode->child != NULL) {
+            child->node = inode->child;
+            child->id = 0;
+            return LP_OK;
+        }
+        id = inode->page;
+    } else {
+        id = lp_page_child(&spot->page, i);
+    }
+    child->node = NULL;
+    child->id = id;
+    return lp_tx_page(bucket->tx, id, &child->page, err);
+}
+
+int lp_spot_item(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t i,
+                 struct lp_item *item, struct lp_error *err)
+{
+    const struct lp_inode *inode;
+
+    if (spot->node == NULL)
+        return lp_page_item(&spot->page, i, item) ? LP_OK : spot_fault(bucket, spot, err);
+    inode = &spot->node->inodes[i];
+    item->key = lp_inode_key(inode);
+    item->value = (struct lp_slice){inode->value, (size_t)inode->value_size};
+    item->is_bucket = (inode->flags & LP_INODE_BUCKET) != 0;
+    return LP_OK;
+}
+
+int lp_spot_key(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t i,
+                struct lp_slice *key, struct lp_error *err)
+{
+    if (spot->node == NULL)
+        return lp_page_key(&spot->page, i, key) ? LP_OK : spot_fault(bucket, spot, err);
+    *key = lp_inode_key(&spot->node->inodes[i]);
+    return LP_OK;
+}
+
+int lp_spot_search(struct lp_bucket *bucket, const struct lp_spot *spot, struct lp_slice key,
+                   uint32_t *index, bool *exact, struct lp_error *err)
+{
+    int64_t found;
+
+    if (spot->node != NULL) {
+        *index = lp_node_search(spot->node, key, exact);
+        return LP_OK;
+    }
+    found = lp_page_search(&spot->page, key, exact);
+    if (found < 0)
+        return spot_fault(bucket, spot, err);
+    *index = (uint32_t)found;
+    return LP_OK;
+}
+
+int lp_bucket_find(struct lp_bucket *bucket, struct lp_slice key, struct lp_item *item,
+                   struct lp_error *err)
+{
+    struct lp_spot spot;
+    int rc = lp_spot_root(bucket, &spot, err);
+
+    for (unsigned depth = 0; rc == LP_OK; depth++) {
+        uint32_t index;
+        bool exact;
+
+        rc = lp_spot_search(bucket, &spot, key, &index, &exact, err);
+        if (rc != LP_OK)
+            break;
+        if (lp_spot_leaf(&spot)) {
+            if (!exact)
+                return 0;
+            rc = lp_spot_item(bucket, &spot, index, item, err);
+            return rc == LP_OK ? 1 : rc;
+        }
+        if (lp_spot_count(&spot) == 0)
+            return lp_tx_corrupt(bucket->tx, spot.id, "a branch page without elements", err);
+        if (depth == LP_DEPTH_MAX)
+            return lp_tx_corrupt(bucket->tx, spot.id, "the tree is too deep, or a cycle", err);
+        rc = lp_spot_child(bucket, &spot, index > 0 && !exact ? index - 1 : index, &spot, err);
+    }
+    return rc;
+}
+
+int lp_bucket_get(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice *value,
+                  struct lp_error *err)
+{
+    struct lp_item item;
+    int rc = lp_bucket_enter(bucket, err);
+
+    if (rc == LP_OK)
+        rc = lp_bucket_find(bucket, key, &item, err);
+    if (rc <= 0)
+        return rc;
+    if (item.is_bucket)
+        return 0;
+    *value = item.value;
+    return 1;
+}
+
+/* --- changing ------------------------------------------------------------- */
+
+/* The bucket's root as a node. */
+static int bucket_root_node(struct lp_bucket *bucket, struct lp_error *err)
+{
+    struct lp_spot spot;
+    int rc = lp_spot_root(bucket, &spot, err);
+
+    if (rc != LP_OK || bucket->node != NULL)
+        return rc;
+    return lp_node_load(&bucket->node, bucket->tx, &spot.page, bucket->root, err);
+}
+
+int lp_bucket_child_node(struct lp_bucket *bucket, struct lp_inode *inode, struct lp_error *err)
+{
+    struct lp_page page;
+    int rc;
+
+    if (inode->child != NULL)
+        return LP_OK;
+    rc = lp_tx_page(bucket->tx, inode->page, &page, err);
+    return rc == LP_OK ? lp_node_load(&inode->child, bucket->tx, &page, inode->page, err) : rc;
+}
+
+/* Cuts child i of `parent` in two.  A node that only ever grew at its end is
+ * cut there: the left half stays full. */
+static int bucket_cut(struct lp_node *parent, uint32_t i, struct lp_error *err)
+{
+    struct lp_node *left = parent->inodes[i].child;
+    uint32_t at = left->scattered ? left->count / 2 : left->count - 1;
+    struct lp_inode inode = {.flags = LP_INODE_OWNS_KEY};
+    bool scattered = parent->scattered;
+    uint8_t *key;
+    int rc;
+
+    if (!left->leaf && at > left->count - 2)
+        at = left->count - 2;
+    key = lp_node_copy(lp_inode_key(&left->inodes[at]), err);
+    if (key == NULL)
+        return LP_ENOMEM;
+    inode.key = key;
+    inode.key_size = left->inodes[at].key_size;
+    rc = lp_node_insert(parent, i + 1, inode, err);
+    if (rc != LP_OK) {
+        free(key);
+        return rc;
+    }
+    rc = lp_node_split(left, at, &parent->inodes[i + 1].child, err);
+    if (rc != LP_OK)
+        lp_node_remove(parent, i + 1);
+    else if (i + 2 == parent->count)
+        parent->scattered = scattered;
+    return rc;
+}
+
+/* Puts a new root above the old one, so that the old one can be cut. */
+static int bucket_raise(struct lp_bucket *bucket, struct lp_error *err)
+{
+    struct lp_node *old = bucket->node;
+    struct lp_node *root = lp_node_new(false, err);
+    struct lp_inode inode = {.flags = LP_INODE_OWNS_KEY};
+    int rc;
+
+    if (root == NULL)
+        return LP_ENOMEM;
+    inode.key = lp_node_copy(lp_inode_key(&old->inodes[0]), err);
+    inode.key_size = old->inodes[0].key_size;
+    rc = inode.key == NULL ? LP_ENOMEM : lp_node_insert(root, 0, inode, err);
+    if (rc != LP_OK) {
+        lp_inode_release(&inode, false);
+        lp_node_free(root);
+        return rc;
+    }
+    root->inodes[0].child = old;
+    bucket->node = root;
+    return LP_OK;
+}
+
+int lp_bucket_edit(struct lp_bucket *bucket, struct lp_slice key, bool grows, struct lp_node **leaf,
+                   uint32_t *index, bool *exact, struct lp_error *err)
+{
+    struct lp_node *node;
+    int rc = bucket_root_node(bucket, err);
+
+    if (rc == LP_OK && grows && bucket->node->count >= LP_NODE_CUT)
+        rc = bucket_raise(bucket, err);
+    if (rc != LP_OK)
+        return rc;
+    node = bucket->node;
+    for (unsigned depth = 0; !node->leaf; depth++) {
+        uint32_t i = lp_node_route(node, key);
+
+        if (depth == LP_DEPTH_MAX)
+            return lp_tx_corrupt(bucket->tx, node->page, "the tree is too deep, or a cycle", err);
+        rc = lp_bucket_child_node(bucket, &node->inodes[i], err);
+        if (rc == LP_OK && grows && node->inodes[i].child->count >= LP_NODE_CUT) {
+            rc = bucket_cut(node, i, err);
+            i = lp_node_route(node, key);
+        }
+        if (rc != LP_OK)
+            return rc;
+        node = node->inodes[i].child;
+    }
+    *leaf = node;
+    *index = lp_node_search(node, key, exact);
+    return LP_OK;
+}
+
+static int bucket_replace(struct lp_inode *inode, struct lp_slice value, struct lp_error *err)
+{
+    uint8_t *copy = lp_node_copy(value, err);
+
+    if (copy == NULL)
+        return LP_ENOMEM;
+    if ((inode->flags & LP_INODE_OWNS_VALUE) != 0)
+        free((void *)(uintptr_t)inode->value);
+    inode->value = copy;
+    inode->value_size = value.size;
+    inode->flags |= LP_INODE_OWNS_VALUE;
+    return LP_OK;
+}
+
+int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice value,
+                  struct lp_error *err)
+{
+    struct lp_inode inode = {.value_size = value.size,
+                             .key_size = (uint32_t)key.size,
+                             .flags = LP_INODE_OWNS_KEY | LP_INODE_OWNS_VALUE};
+    struct lp_node *leaf;
+    uint32_t index;
+    bool exact;
+    int rc = lp_bucket_enter_write(bucket, err);
+
+    if (rc != LP_OK)
+        return rc;
+    if (key.size == 0)
+        return lp_fail(err, LP_KV_EKEY, "the key is empty");
+    if (key.size > LP_KV_KEY_MAX)
+        return lp_fail(err, LP_KV_EKEYSIZE, "a key of %zu bytes, more than %u", key.size,
+                       LP_KV_KEY_MAX);
+    if (value.size > LP_KV_VALUE_MAX)
+        return lp_fail(err, LP_KV_EVALUESIZE, "a value of %zu bytes, more than %u", value.size,
+                       LP_KV_VALUE_MAX);
+    lp_cursors_save(bucket);
+    rc = lp_bucket_edit(bucket, key, true, &leaf, &index, &exact, err);
+    if (rc != LP_OK)
+        return rc;
+    if (exact) {
+        if ((leaf->inodes[index].flags & LP_INODE_BUCKET) != 0)
+            return lp_fail(err, LP_KV_EINCOMPATIBLE, "the key is a bucket's name");
+        return bucket_replace(&leaf->inodes[index], value, err);
+    }
+    inode.key = lp_node_copy(key, err);
+    inode.value = lp_node_copy(value, err);
+    rc = inode.key == NULL || inode.value == NULL ? LP_ENOMEM
+                                                  : lp_node_insert(leaf, index, inode, err);
+    if (rc != LP_OK)
+        lp_inode_release(&inode, true);
+    return rc;
+}
+
+int lp_bucket_delete(struct lp_bucket *bucket, struct lp_slice key, struct lp_error *err)
+{
+    struct lp_item item;
+    struct lp_node *leaf;
+    uint32_t index;
+    bool exact;
+    int rc = lp_bucket_enter_write(bucket, err);
+
+    if (rc == LP_OK)
+        rc = lp_bucket_find(bucket, key, &item, err);
+    if (rc <= 0)
+        return rc;
+    if (item.is_bucket)
+        return lp_fail(err, LP_KV_EINCOMPATIBLE, "the key is a bucket's name");
+    lp_cursors_save(bucket);
+    rc = lp_bucket_edit(bucket, key, false, &leaf, &index, &exact, err);
+    if (rc != LP_OK)
+        return rc;
+    lp_node_remove(leaf, index);
+    return 1;
+}
+
+int lp_bucket_set_header(struct lp_bucket *parent, struct lp_slice name, uint8_t *value,
+                         size_t size, struct lp_error *err)
+{
+    struct lp_node *leaf;
+    struct lp_inode *inode;
+    uint32_t index;
+    bool exact;
+    int rc = lp_bucket_edit(parent, name, false, &leaf, &index, &exact, err);
+
+    if (rc != LP_OK)
+        return rc;
+    if (!exact || (leaf->inodes[index].flags & LP_INODE_BUCKET) == 0)
+        return lp_tx_corrupt(parent->tx, leaf->page, "an open bucket is not in its parent", err);
+    inode = &leaf->inodes[index];
+    if ((inode->flags & LP_INODE_OWNS_VALUE) != 0)
+        free((void *)(uintptr_t)inode->value);
+    inode->value = value;
+    inode->value_size = size;
+    inode->flags |= LP_INODE_OWNS_VALUE;
+    return LP_OK;
+}
+
+/* --- sequences ------------------------------------------------------------ */
+
+int lp_bucket_sequence(struct lp_bucket *bucket, uint64_t *sequence, struct lp_error *err)
+{
+    int rc = lp_bucket_enter(bucket, err);
+
+    if (rc == LP_OK)
+        *sequence = bucket->sequence;
+    return rc;
+}
+
+int lp_bucket_set_sequence(struct lp_bucket *bucket, uint64_t sequence, struct lp_error *err)
+{
+    int rc = lp_bucket_enter_write(bucket, err);
+
+    if (rc == LP_OK)
+        rc = bucket_root_node(bucket, err); /* what was changed has a node */
+    if (rc == LP_OK)
+        bucket->sequence = sequence;
+    return rc;
+}

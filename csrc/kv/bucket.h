@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Buckets, for the engine's own modules. */
+#ifndef LP_KV_BUCKET_H
+#define LP_KV_BUCKET_H
+
+#include "kv/node.h"
+#include "kv/tx.h"
+
+struct lp_bucket {
+    struct lp_tx *tx;
+    struct lp_bucket *parent; /* NULL for the root bucket, and in read transactions */
+    uint8_t *name;            /* NULL likewise */
+    size_t name_size;
+    size_t users; /* handles, and open buckets inside it */
+    bool dropped; /* deleted in this transaction: touches nothing any more */
+
+    uint64_t root; /* first page of the tree, 0 where it is inline */
+    uint64_t sequence;
+    struct lp_slice inline_page; /* of an inline bucket */
+    uint8_t *inline_copy;        /* owns inline_page's memory, or NULL */
+    struct lp_node *node;        /* the root, once it was changed */
+    uint8_t *header;             /* at commit: where its parent's leaf keeps the header */
+
+    struct lp_cursor *cursors;
+    struct lp_bucket *next; /* in the transaction's list */
+    struct lp_bucket *previous;
+};
+
+/* One place in a tree: a node where it was changed, else a page. */
+struct lp_spot {
+    struct lp_node *node;
+    struct lp_page page;
+    uint64_t id; /* the page's number, 0 for an inline page and for a node */
+};
+
+static inline bool lp_spot_leaf(const struct lp_spot *spot)
+{
+    return spot->node != NULL ? spot->node->leaf : spot->page.leaf;
+}
+
+static inline uint32_t lp_spot_count(const struct lp_spot *spot)
+{
+    return spot->node != NULL ? spot->node->count : spot->page.count;
+}
+
+int lp_spot_root(struct lp_bucket *bucket, struct lp_spot *spot, struct lp_error *err);
+/* Child i of a branch; `child` may be `spot`. */
+int lp_spot_child(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t i,
+                  struct lp_spot *child, struct lp_error *err);
+/* Element i of a leaf. */
+int lp_spot_item(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t i,
+                 struct lp_item *item, struct lp_error *err);
+/* The key of element i. */
+int lp_spot_key(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t i,
+                struct lp_slice *key, struct lp_error *err);
+/* As lp_page_search(), with the fault reported. */
+int lp_spot_search(struct lp_bucket *bucket, const struct lp_spot *spot, struct lp_slice key,
+                   uint32_t *index, bool *exact, struct lp_error *err);
+
+/* Refuses a dropped bucket; drops cached pages where there are many. */
+int lp_bucket_enter(struct lp_bucket *bucket, struct lp_error *err);
+/* The same for a change: refuses a read transaction. */
+int lp_bucket_enter_write(struct lp_bucket *bucket, struct lp_error *err);
+
+/* 1 with *item set, 0 where the key is not there. */
+int lp_bucket_find(struct lp_bucket *bucket, struct lp_slice key, struct lp_item *item,
+                   struct lp_error *err);
+
+/* Makes nodes of the path to `key`; *leaf and *index are its place. */
+int lp_bucket_edit(struct lp_bucket *bucket, struct lp_slice key, bool grows, struct lp_node **leaf,
+                   uint32_t *index, bool *exact, struct lp_error *err);
+
+/* Makes a node of a branch inode's child. */
+int lp_bucket_child_node(struct lp_bucket *bucket, struct lp_inode *inode, struct lp_error *err);
+
+/* As lp_bucket_open(), for an element of `parent` that is in hand. */
+int lp_bucket_open_item(struct lp_bucket **out, struct lp_bucket *parent,
+                        const struct lp_item *item, struct lp_error *err);
+
+/* Puts a bucket's header (and inline page) under an existing name, at commit. */
+int lp_bucket_set_header(struct lp_bucket *parent, struct lp_slice name, uint8_t *value,
+                         size_t size, struct lp_error *err);
+
+/* Marks a deleted bucket: its name may be taken anew, its handles are dead. */
+void lp_bucket_bury(struct lp_bucket *bucket);
+
+/* Frees every bucket of the transaction with its cursors and nodes. */
+void lp_buckets_free(struct lp_tx *tx);
+
+#endif

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LP_KV_CHECK_H
+#define LP_KV_CHECK_H
+
+#include "kv/tx.h"
+
+/* The pages that the snapshot's tree does not reach, for a file whose freelist
+ * was not written.  LP_KV_ECORRUPT at the tree's first fault. */
+int lp_check_find_free(struct lp_tx *tx, struct lp_extents *free, struct lp_error *err);
+
+#endif

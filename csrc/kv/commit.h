@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LP_KV_COMMIT_H
+#define LP_KV_COMMIT_H
+
+#include "kv/tx.h"
+
+/* Makes the write transaction the current commit.  Does not end it. */
+int lp_commit(struct lp_tx *tx, struct lp_error *err);
+
+#endif
