@@ -2,9 +2,8 @@
 """The records of containers and pods: the one place that knows their JSON.
 
 Names, forms and defaults are podman 4.3.1's.  A member that is absent has Go's
-zero value; a new record gets podman's defaults from its constructor.  What a
-record must have before it is written is checked by `check_container` and
-`check_pod`: the fields without which podman panics or cannot remove the object.
+zero value; a new record gets podman's defaults from its constructor.  `check`
+finds, before a record is written, what podman could not live with.
 """
 
 from __future__ import annotations
@@ -41,9 +40,7 @@ __all__ = [
     "ContainerStatus",
     "PodConfig",
     "PodState",
-    "check_container",
-    "check_container_state",
-    "check_pod",
+    "check",
     "reset_volume",
 ]
 
@@ -73,7 +70,7 @@ class ContainerStatus(enum.IntEnum):
 
 
 def _is_status(value: Any) -> bool:
-    return ContainerStatus.UNKNOWN <= value <= ContainerStatus.STOPPING
+    return 0 <= int(value) <= ContainerStatus.STOPPING
 
 
 class _StatusField(Field[ContainerStatus]):
@@ -244,6 +241,11 @@ class ContainerConfig(Record):
         named explicitly; each once."""
         joined = [self.values.get(name) for name in _NAMESPACES_FROM]
         return list(dict.fromkeys([i for i in joined if i] + self.dependencies))
+
+    @property
+    def volume_names(self) -> list[str]:
+        """The named volumes that it mounts."""
+        return [str(volume.get("volumeName")) for volume in self.named_volumes]
 
     @classmethod
     def decode(cls, raw: bytes) -> ContainerConfig:
@@ -423,10 +425,19 @@ def reset_volume(raw: bytes) -> bytes:
 # --- what must be there before a record is written ------------------------------
 
 
-def check_container(config: ContainerConfig) -> None:
-    """Raises ValueError for a container whose record podman could not list, inspect,
-    start or remove."""
-    _check_identity(config.id, config.name)
+def check(record: Record) -> None:
+    """Raises ValueError for a record with which podman could not list, inspect, start
+    or remove the object."""
+    if isinstance(record, ContainerConfig):
+        _check_identity(record.id, record.name)
+        _check_container(record)
+    elif isinstance(record, PodConfig):
+        _check_identity(record.id, record.name)
+    elif isinstance(record, ContainerState):
+        _demand(record.run_dir, "runDir is missing")
+
+
+def _check_container(config: ContainerConfig) -> None:
     for name in ("staticDir", "logPath"):
         _demand(config.values.get(name), f"{name} is missing")
     _demand(config.shm_dir or config.no_shm, "ShmDir is missing")
@@ -437,16 +448,6 @@ def check_container(config: ContainerConfig) -> None:
             value = value.get(name)
         _demand(type(value) is kind, f"spec.{path} is not {_KINDS[kind]}")
     _demand(spec["process"]["args"], "spec.process.args is empty")
-
-
-def check_container_state(state: ContainerState) -> None:
-    """Raises ValueError where podman could not manage a container in this state."""
-    _demand(state.run_dir, "runDir is missing")
-
-
-def check_pod(config: PodConfig) -> None:
-    """Raises ValueError for a pod whose record podman could not manage."""
-    _check_identity(config.id, config.name)
 
 
 # A parent stands before what is in it.
@@ -461,7 +462,7 @@ _SPEC_SHAPE: tuple[tuple[str, type], ...] = (
     ("linux.namespaces", list),
     ("mounts", list),
 )
-_KINDS = {dict: "an object", list: "a list", str: "a string"}
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 
 
 def _demand(what: object, complaint: str) -> None:
