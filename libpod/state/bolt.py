@@ -46,8 +46,8 @@ os.register_at_fork(
 def _identify(path: str) -> tuple[int, int, int] | None:
     try:
         found = os.stat(path)
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return None  # whoever opens it says why
     return os.getpid(), found.st_dev, found.st_ino
 
 

@@ -82,7 +82,10 @@ class Handle(Generic[C, S]):
     @property
     def config(self) -> C:
         if self._config is None:
-            self._config = self.stored.decode(self.config_type, "config", self.stored.config)
+            config = self.stored.decode(self.config_type, "config", self.stored.config)
+            if config.id != self.id:
+                raise self.stored.bad("config", f"its id is {config.id!r}")
+            self._config = config
         return self._config
 
     @property

@@ -453,7 +453,7 @@ class Tables:
         containers, volumes = self._top(tx, CONTAINERS), self._top(tx, VOLUMES)
         stored = Stored(self.path, f"ctr/{identifier}", bucket.get(CONFIG), None)
         try:
-            config = stored.decode(records.ContainerConfig, "config", stored.config)
+            config = ContainerRecord(identifier, stored).config
         except BadRecord as error:
             log.warning("%s; looking everywhere for what it needs", error.message)
             needed, used = list(containers), list(volumes)
