@@ -522,7 +522,7 @@ if os.getuid() == 0:
     os.setuid(65534)
 try:
     opened(directory)
-except PermissionError as error:
+except OSError as error:
     print(error.errno, error)
 """
     with tempfile.TemporaryDirectory() as name:  # pytest's own are for their owner only
