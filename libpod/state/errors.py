@@ -33,3 +33,11 @@ class BadRecord(LibpodError, ValueError):
         self.path = path
         self.bucket = bucket
         self.key = key
+
+    @classmethod
+    def at(
+        cls, path: str | None, bucket: str, key: str, complaint: str, **context: Any
+    ) -> BadRecord:
+        """The error about the record in this place."""
+        message = f"{path or 'memory'}: bucket {bucket}, key {key}: {complaint}"
+        return cls(message, path=path, bucket=bucket, key=key, **context)

@@ -163,6 +163,10 @@ class Collection(Field[T]):
         loaded: T = value
         return loaded
 
+    def dump(self, value: T) -> Any:
+        """A copy: what the caller does with his own is his matter."""
+        return value.copy() if isinstance(value, (list, dict)) else value
+
 
 class TimeField(Field["int | None"]):
     """A time: nanoseconds since the epoch, None for never."""
@@ -268,7 +272,7 @@ class Record:
         self._put(members)
 
     def but(self, **members: Any) -> Self:
-        """A copy in which these members differ."""
+        """A copy in which these members differ; what is inside the others is shared."""
         copy = object.__new__(type(self))
         copy.values = dict(self.values)
         copy._put(members)

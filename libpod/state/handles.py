@@ -45,14 +45,8 @@ class Stored(NamedTuple):
             raise self.bad(key, str(error)) from error
 
     def bad(self, key: str, complaint: str) -> BadRecord:
-        place = f"{self.path or 'memory'}: bucket {self.bucket}, key {key}"
-        return BadRecord(
-            f"{place}: {complaint}",
-            path=self.path,
-            bucket=self.bucket,
-            key=key,
-            remedy="remove the object, or restore the database from a copy",
-        )
+        remedy = "remove the object, or restore the database from a copy"
+        return BadRecord.at(self.path, self.bucket, key, complaint, remedy=remedy)
 
 
 class Handle(Generic[C, S]):

@@ -23,11 +23,11 @@ from libpod.errors import (
     EmptyID,
     InternalError,
     InvalidArgument,
-    LibpodError,
     NoSuchPod,
     PodExists,
 )
 from libpod.state import records
+from libpod.state.errors import BadRecord
 from libpod.state.fields import parse_time
 from libpod.state.handles import ContainerRecord, PodRecord
 from libpod.state.tables import (
@@ -171,7 +171,7 @@ class Rules(Tables):
 
     def add_pod(self, pod: PodRecord) -> None:
         self._check_usable(POD, pod)
-        config = self._encode_new(pod)
+        config = self._encode(pod, CONFIG, pod.config)
         state = self._encode(pod, STATE, pod.state)
         with self._begin(write=True) as tx:
             bucket = self._register(tx, POD, pod)
@@ -266,7 +266,8 @@ class Rules(Tables):
         try:
             return int(raw)
         except ValueError as error:
-            raise self._bad("exit-code", container_id, f"{raw!r:.40} is no number") from error
+            complaint = f"{raw!r:.40} is no number"
+            raise BadRecord.at(self.path, "exit-code", container_id, complaint) from error
 
     def prune_exit_codes(self, before: int) -> None:
         with self._begin(write=True) as tx:
@@ -283,14 +284,11 @@ class Rules(Tables):
             for key in self._top(tx, ID_REGISTRY):
                 try:
                     self._refresh_one(tx, key)
-                except (LibpodError, ValueError) as error:
+                except (BadRecord, InternalError) as error:
                     log.error("error refreshing %s: %s", text_of(key), error)
             volumes = self._top(tx, VOLUMES)
             for name in volumes:
-                try:
-                    self._refresh_volume(volumes.bucket(name))
-                except ValueError as error:
-                    log.error("error refreshing volume %s: %s", text_of(name), error)
+                self._refresh_volume(volumes.bucket(name), text_of(name))
             for gone in (EXEC_SESSIONS, EXIT_CODES, EXIT_CODE_TIMES):
                 bucket = self._top(tx, gone)
                 for key in list(bucket):
@@ -313,10 +311,16 @@ class Rules(Tables):
         found.state.cgroup_path = ""
         pod.put(STATE, found.state.encode())
 
-    def _refresh_volume(self, volume: Bucket) -> None:
+    def _refresh_volume(self, volume: Bucket, name: str) -> None:
         raw = volume.get(STATE)
-        if raw is not None:
-            volume.put(STATE, records.reset_volume(raw))
+        if raw is None:
+            return
+        try:
+            fresh = records.reset_volume(raw)
+        except ValueError as error:
+            log.error("error refreshing volume %s: %s", name, error)
+        else:
+            volume.put(STATE, fresh)
 
 
 def _older(moment: bytes | None, before: int) -> bool:

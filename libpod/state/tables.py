@@ -18,7 +18,6 @@ from libpod.errors import (
     ContainerRemoved,
     DBBadConfig,
     EmptyID,
-    Fault,
     InternalError,
     InvalidArgument,
     LibpodError,
@@ -130,7 +129,10 @@ H = TypeVar("H", ContainerRecord, PodRecord)
 
 
 def key_of(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{text!r} is no name, ID or path: {error.reason}") from error
 
 
 def text_of(key: bytes | None) -> str:
@@ -312,19 +314,9 @@ class Tables:
             records.check(record)
             return record.encode(stored)
         except ValueError as error:
-            raise self._bad(handle.stored.bucket, text_of(key), str(error), "job") from error
-
-    def _encode_new(self, handle: ContainerRecord | PodRecord) -> bytes:
-        return self._encode(handle, CONFIG, handle.config)
-
-    def _bad(self, bucket: str, key: str, complaint: str, fault: Fault = "host") -> BadRecord:
-        return BadRecord(
-            f"{self.path or 'memory'}: bucket {bucket}, key {key}: {complaint}",
-            path=self.path,
-            bucket=bucket,
-            key=key,
-            fault=fault,
-        )
+            raise BadRecord.at(
+                self.path, handle.stored.bucket, text_of(key), str(error), fault="job"
+            ) from error
 
     # --- adding and removing -----------------------------------------------------
 
@@ -371,7 +363,7 @@ class Tables:
 
     def _add_container(self, container: ContainerRecord, pod: PodRecord | None) -> None:
         self._check_usable(CONTAINER, container)
-        config = self._encode_new(container)
+        config = self._encode(container, CONFIG, container.config)
         state = self._encode(container, STATE, container.state)
         with self._begin(write=True) as tx:
             members = None if pod is None else self._joined_pod(tx, pod, container)

@@ -217,6 +217,10 @@ def test_a_config_does_not_change() -> None:
     spec = config.spec
     spec["process"]["args"].append("-x")
     assert config.spec == SPEC
+    labels = {"a": "b"}
+    derived = config.but(labels=labels)
+    labels["c"] = "d"
+    assert derived.labels == {"a": "b"}
     for make in (config.but, ContainerState, PodConfig, PodState):
         with pytest.raises(TypeError, match="nmae"):
             make(nmae="x")

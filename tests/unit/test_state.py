@@ -279,6 +279,20 @@ def test_lookup(
         assert noun.call("lookup_X", state, wanted).id == identifier(outcome)
 
 
+@pytest.mark.parametrize("wanted", ["\udcff", "\0", "1" * 70_000, "../1", "é"])
+def test_lookup_of_anything(state: State, noun: Noun, wanted: str) -> None:
+    noun.add(state, noun.make(1))
+    for verb in ("lookup_X", "X"):
+        with pytest.raises(noun.missing):
+            noun.call(verb, state, wanted)
+    assert not noun.call("has_X", state, wanted)
+
+
+def test_lookup_of_what_cannot_be_written(state: State, noun: Noun) -> None:
+    with pytest.raises(InvalidArgument):
+        noun.call("lookup_X", state, "\ud800")
+
+
 class TestHas:
     def test_by_full_id_only(self, state: State, noun: Noun, other: Noun) -> None:
         with pytest.raises(EmptyID):
