@@ -68,6 +68,23 @@ class ContainerStatus(enum.IntEnum):
     REMOVING = 7
     STOPPING = 8
 
+    def __str__(self) -> str:
+        """podman's word for it."""
+        return _STATUS_WORDS[self]
+
+
+_STATUS_WORDS = (
+    "unknown",
+    "created",
+    "initialized",
+    "running",
+    "stopped",
+    "paused",
+    "exited",
+    "removing",
+    "stopping",
+)
+
 
 def _is_status(value: Any) -> bool:
     return 0 <= int(value) <= ContainerStatus.STOPPING

@@ -182,6 +182,7 @@ def test_reading_and_writing_change_nothing() -> None:
 def test_members_have_types() -> None:
     state = ContainerState.decode(json.dumps(RUNNING).encode())
     assert state.status is ContainerStatus.RUNNING
+    assert str(state.status) == "running"
     assert state.started == parse_time("2026-11-22T10:41:20.123456789Z")
     assert state.finished is None
     assert (state.exit_code, state.oom_killed, state.network_results) == (0, False, [])
