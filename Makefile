@@ -19,8 +19,11 @@ run: need-run $(VENV)/.built ## run a container from a busybox root file system 
 	@$(BIN)/python tests/demo.py
 
 test: need-test $(VENV)/.built c-test ## all tests, the integration tests with each OCI runtime
-	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/interop tests/crash
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=60
 	$(BIN)/pytest tests/integration --oci-runtime crun
+	$(BIN)/pytest tests/integration
 
 unit: need-build $(VENV)/.built c-test ## the tests that take seconds and need no root
 	$(BIN)/pytest tests/unit
@@ -94,6 +97,32 @@ asan: need-build $(VENV)/.built ## C tests and unit tests under the address, lea
 		'import libpod._spawn as m; assert "$(ASAN_LIB)" in m.__file__, m.__file__'); \
 	$(BIN)/pytest tests/unit
 
+# --- the store's long runs ---------------------------------------------------------
+
+CRASH_IMAGES ?= 20000
+crash: need-test $(VENV)/.built ## power cuts and kills by the thousand; CRASH_IMAGES=...
+	KV_CRASH_IMAGES=$(CRASH_IMAGES) KV_CRASH_KILLS=200 \
+		$(BIN)/pytest tests/crash -rP --timeout 7200
+
+INTEROP_SECONDS ?= 60
+interop: need-test $(VENV)/.built ## the store and the real bbolt on one file, for a minute
+	KV_INTEROP_SECONDS=$(INTEROP_SECONDS) KV_INTEROP_TURNS=5000 \
+		$(BIN)/pytest tests/interop --timeout 3600
+
+FUZZ_SECONDS ?= 3600
+FUZZ_FLAGS = -std=gnu11 -D_GNU_SOURCE -iquote csrc -g -O1 -UNDEBUG -pthread \
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+build/fuzz/kv: tests/fuzz/fuzz_kv.c $(wildcard csrc/base/*.[ch] csrc/kv/*.[ch])
+	@mkdir -p $(@D)/corpus
+	@clang $(FUZZ_FLAGS) -o $@ $< $(wildcard csrc/base/*.c csrc/kv/*.c)
+
+fuzz: need-test $(VENV)/.built build/fuzz/kv ## arbitrary bytes as a database; FUZZ_SECONDS=...
+	@$(BIN)/python tests/fuzz/seeds.py build/fuzz/corpus
+	build/fuzz/kv -max_total_time=$(FUZZ_SECONDS) -max_len=270000 -timeout=20 \
+		-rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus \
+		>build/fuzz/log 2>&1 || { tail -n 60 build/fuzz/log; exit 1; }
+	@grep -E "^Done|^stat::number_of_executed_units" build/fuzz/log
+
 # --- quality --------------------------------------------------------------------
 
 lint: need-build $(VENV)/.built c-build ## every check that runs nothing of ours
@@ -124,7 +153,7 @@ wheel: need-build $(VENV)/.built ## sdist and wheel in dist/, checked in an envi
 	$(BIN)/pyproject-build
 	$(BIN)/python .ci/check_wheel.py dist
 
-BENCH ?= spawn lock launch import
+BENCH ?= spawn lock launch import kv
 bench: need-bench $(VENV)/.built ## our figures beside those of others; BENCH=... chooses
 	$(BIN)/python -m bench $(BENCH)
 
@@ -133,4 +162,4 @@ clean: ## remove everything that was made
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test unit build c-build c-test asan lint fmt test-all pytest wheel bench clean $(NEEDS)
+.PHONY: help run test unit build c-build c-test asan lint fmt test-all pytest wheel bench clean crash interop fuzz $(NEEDS)

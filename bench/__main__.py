@@ -10,17 +10,23 @@ import sys
 
 from bench.rows import Row, machine
 
-NAMES = ("spawn", "lock", "launch", "import")
+MODULES = {
+    "spawn": "spawn_",
+    "lock": "lock_",
+    "launch": "launch_",
+    "import": "import_",
+    "kv": "kv",
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="+", choices=MODULES, metavar="NAME", help=", ".join(MODULES))
     parser.add_argument("--json", metavar="FILE", help="write machine and rows there")
     arguments = parser.parse_args()
     rows: list[Row] = []
     for name in arguments.names:
-        found = importlib.import_module(f"bench.{name}_").rows()
+        found = importlib.import_module(f"bench.{MODULES[name]}").rows()
         print_table(found)
         rows += found
     if arguments.json:

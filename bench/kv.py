@@ -290,7 +290,10 @@ class Bench:
         self.row(
             f"begin, get, end{label}",
             result["ours"],
-            {peer_name: (result[peer_name], musts.get(peer_name)) for peer_name in ("py-lmdb", "bbolt")},
+            {
+                peer_name: (result[peer_name], musts.get(peer_name))
+                for peer_name in ("py-lmdb", "bbolt")
+            },
         )
         db.close()
         if not label:
@@ -433,7 +436,8 @@ class Bench:
                 tx.put(key[0], VALUE)
 
         def sqlite() -> None:
-            sql.db.execute("update kv set v = ? where k = ?", (VALUE, key[0]))
+            value = os.urandom(8) + VALUE[8:]  # an update to the same value writes nothing
+            sql.db.execute("update kv set v = ? where k = ?", (value, key[0]))
 
         def pick(work: Callable[[], None]) -> Chunk:
             chunk = timed(1, work)
@@ -515,13 +519,13 @@ class Bench:
             max(5, self.rounds // 2),
             {
                 "ours": timed(threads * each, ours),
-                "bbolt": self.go.chunk(
-                    threads * each, "batch", self.path("bbolt"), threads, each
-                ),
+                "bbolt": self.go.chunk(threads * each, "batch", self.path("bbolt"), threads, each),
             },
         )
         self.row(
-            "16 threads, one durable put each, batch", result["ours"], {"bbolt": (result["bbolt"], 0.6)}
+            "16 threads, one durable put each, batch",
+            result["ours"],
+            {"bbolt": (result["bbolt"], 0.6)},
         )
         db.close()
         self.go.ask("close", self.path("bbolt"))

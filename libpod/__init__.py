@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from libpod.job import Limits as Limits
     from libpod.job import Mount as Mount
     from libpod.job import Spec as Spec
+    from libpod.result import ContainerFailed as ContainerFailed
     from libpod.result import Reason as Reason
     from libpod.result import Result as Result
     from libpod.runtime import Runtime as Runtime
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Container": "container",
+    "ContainerFailed": "result",
     "ContainerState": "container",
     "Limits": "job",
     "Mount": "job",
@@ -56,11 +58,15 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     home = _HOMES.get(name)
+    value: object
     if home is None:
         errors = import_module("libpod.errors")
-        if name not in errors.__all__:
+        if name == "__all__":
+            value = sorted({*_HOMES, *errors.__all__})
+        elif name in errors.__all__:
+            value = getattr(errors, name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(errors, name)
     elif home:
         value = getattr(import_module(f"libpod.{home}"), name)
     else:

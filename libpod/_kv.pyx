@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # cython: language_level=3, boundscheck=False, wraparound=False
-# cython: binding=False, embedsignature=False
+# cython: binding=False, embedsignature=False, autotestdict=False
 """The store's objects over csrc/kv: they convert and raise, no more.
 
 Objects own downwards and look upwards: a cursor knows its bucket, a bucket its
@@ -17,6 +17,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.list cimport PyList_Append
 from libc.stdint cimport INT64_MAX, UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
+
+cdef extern from "pythread.h":
+    unsigned long PyThread_get_thread_ident()
 
 import os
 from _thread import allocate_lock
@@ -329,7 +332,29 @@ cdef inline bytes bytes_of(lp_slice value):
 
 # --- the database ------------------------------------------------------------
 
+@cython.no_gc_clear
 cdef class Database:
+    """An open database file; any thread may use it.
+
+    Database(path, *, lock="session", read_only=False, create=True, sync=True,
+    map=True, persist_freelist=True, timeout=None, page_size=0,
+    initial_map_size=0, max_size=0, mode=0o600)
+
+    lock: "session" holds the file's flock from open to close, as bbolt does, and
+        readers never wait; "transaction" takes it for each transaction, so that
+        processes share the file.
+    sync: False gives up durability: a power cut may lose or break the file.
+    map: False reads by pread, and survives a file that is truncated meanwhile.
+    persist_freelist: False writes no list of free pages; the next first write
+        rebuilds it from the whole file.
+    timeout: seconds to wait for the lock, here and in begin(); None waits for ever.
+    page_size: bytes, for a new file: a power of two; 0 for the system's.
+    max_size: bytes the file may reach, 0 for no limit.
+    mode: permissions of a new file.
+
+    Raises InvalidDatabase and its subclasses, LockTimeout, AlreadyOpen,
+    SystemCallError.
+    """
     cdef lp_db *db
     cdef readonly str path
     cdef readonly bint read_only
@@ -430,6 +455,11 @@ cdef class Database:
             self.forget()
 
     def close(self):
+        """Rolls back what is open and closes the file.
+
+        Raises BufferError where a view is in use, DatabaseBusy where another
+        thread is inside; the database is then still open.
+        """
         cdef lp_error err
         cdef lp_db *db = self.db
         cdef int rc
@@ -516,22 +546,62 @@ cdef class Database:
         return 0
 
     def begin(self, bint write=False, timeout=None):
+        """A transaction: a context manager that commits, or rolls back on an error.
+
+        One writes at a time, in all processes. Raises LockTimeout after
+        `timeout` seconds, WouldDeadlock where this thread would wait for itself,
+        DatabaseReplaced where the file was moved, replaced or cut short.
+        """
         cdef Transaction tx = Transaction.__new__(Transaction)
 
         tx.database = self
         self.begin_raw(&tx.tx, write, self.timeout if timeout is None else timeout)
         tx.writable = write
+        tx.thread = PyThread_get_thread_ident()
         tx.link()
         return tx
 
+    cdef int refuse_own(self) except -1:
+        """Refuses to wait for others while they would wait for this thread."""
+        cdef void *at = self.first
+        cdef Transaction tx
+
+        while at is not NULL:
+            tx = <Transaction>at
+            if tx.thread == PyThread_get_thread_ident() and (tx.writable or self.shared):
+                from libpod.kv.errors import WouldDeadlock
+
+                raise WouldDeadlock(f"{self.path}: this thread's transaction is open",
+                                    path=self.path, remedy="end it before batch()")
+            at = tx.next
+        return 0
+
+    cdef int await_turn(self, _Ticket ticket) except -1:
+        try:
+            ticket.wake.acquire()
+        except BaseException:  # a signal's handler: nobody may wait for this thread now
+            if ticket.state == TICKET_LEADER:
+                lead(self, ticket)
+            elif ticket in self.queue:
+                self.queue.remove(ticket)
+            raise
+        return 0
+
     def batch(self, fn):
-        """Runs fn(tx) in a write transaction together with other threads' calls."""
-        cdef Ticket ticket = Ticket.__new__(Ticket, fn)
+        """Runs fn(tx) in a write transaction together with other threads' calls.
+
+        One thread runs what is queued and commits once for all; returns what fn
+        returned when that is durable. fn may run more than once, and in another
+        thread. Where it raises, the others go on without it and it runs once
+        more, by itself: its error is raised here.
+        """
+        cdef _Ticket ticket = _Ticket.__new__(_Ticket, fn)
 
         self.live()
+        self.refuse_own()
         if self.led:
             self.queue.append(ticket)
-            ticket.wake.acquire()
+            self.await_turn(ticket)
         else:
             self.led = True
             ticket.state = TICKET_LEADER
@@ -545,6 +615,7 @@ cdef class Database:
         return ticket.result
 
     def stats(self):
+        """Counts of the file and of this handle; free pages are None before the first write."""
         cdef lp_db_stats_t stats
 
         lp_db_get_stats(self.live(), &stats)
@@ -559,6 +630,7 @@ cdef class Database:
         }
 
     def check(self):
+        """Every fault of the file as (page or None, what is wrong); empty where it is sound."""
         cdef lp_tx *tx = NULL
         cdef lp_error err
         cdef list faults = []
@@ -577,6 +649,7 @@ cdef class Database:
         return faults
 
     def dump(self, write):
+        """Calls write(bytes) with the canonical text form of everything, in pieces."""
         cdef lp_tx *tx = NULL
         cdef lp_error err
         cdef list call = [write]
@@ -651,11 +724,13 @@ cdef class Database:
             raise_error(rc, &err, self.path, page)
 
     def backup(self, path):
+        """Writes the current commit to `path`, page by page, while writers go on."""
         from libpod.kv.copies import backup
 
         backup(self, path)
 
     def compact(self, path, *, tx_bytes=1 << 20):
+        """Writes everything to a new database at `path`, without free pages."""
         from libpod.kv.copies import compact
 
         compact(self, path, tx_bytes)
@@ -689,7 +764,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Ticket:
+cdef class _Ticket:
     cdef object fn
     cdef object wake
     cdef object result
@@ -707,9 +782,9 @@ cdef class Ticket:
         self.wake.release()
 
 
-cdef Ticket run_group(Database db, Transaction tx, list group):
+cdef _Ticket run_group(Database db, Transaction tx, list group):
     """Runs the group's functions; the ticket whose function failed, or None."""
-    cdef Ticket ticket
+    cdef _Ticket ticket
 
     for ticket in group:
         try:
@@ -719,15 +794,15 @@ cdef Ticket run_group(Database db, Transaction tx, list group):
     return None
 
 
-cdef void lead(Database db, Ticket own) noexcept:
+cdef void lead(Database db, _Ticket own) noexcept:
     """Commits what is queued, then hands the lead to the next in the queue.
 
     The queue is taken once the transaction is open: everybody who came while
     the commit before was synced is in this one.
     """
     cdef list group = [own]
-    cdef Ticket ticket, failed
-    cdef Transaction tx
+    cdef _Ticket ticket, failed
+    cdef Transaction tx = None
     cdef object error = None
 
     try:
@@ -747,6 +822,8 @@ cdef void lead(Database db, Ticket own) noexcept:
                 failed.finish(TICKET_ALONE)
     except BaseException as caught:
         error = caught
+        if tx is not None:
+            tx.rollback()
     for ticket in group:
         ticket.error = error
         if ticket is own:
@@ -769,6 +846,7 @@ cdef class Transaction:
     cdef Database database
     cdef lp_tx *tx
     cdef readonly bint writable
+    cdef unsigned long thread  # that began it
     cdef Py_ssize_t exports  # of views
     cdef void *next  # in the database's list, borrowed
     cdef void *previous
@@ -988,6 +1066,7 @@ cdef class Bucket:
     # --- pairs
 
     def get(self, key, default=None):
+        """The value, or `default` where there is none; a bucket is no value."""
         cdef bytes name = as_bytes(key)
         cdef lp_slice value
         cdef lp_error err
@@ -1015,6 +1094,11 @@ cdef class Bucket:
         return values
 
     def get_view(self, key):
+        """The value without a copy, or None.
+
+        A buffer taken of the view keeps the transaction open until it is
+        released. In a write transaction, or without a map, it is a copy.
+        """
         cdef bytes name = as_bytes(key)
         cdef lp_slice value
         cdef lp_error err
@@ -1086,6 +1170,7 @@ cdef class Bucket:
         self.store(key, value)
 
     def delete(self, key):
+        """Whether the key was there."""
         cdef bytes name = as_bytes(key)
         cdef lp_error err
         cdef int rc = lp_bucket_delete(self.live(), slice_of(name), &err)
@@ -1117,6 +1202,7 @@ cdef class Bucket:
         return iterator
 
     def items(self, prefix=None, start=None, stop=None, bint reverse=False):
+        """Pairs in key order from `start` up to, not including, `stop`; a bucket's value is None."""
         return self.iterate(ITER_ITEMS, prefix, start, stop, reverse)
 
     def keys(self, prefix=None, start=None, stop=None, bint reverse=False):
@@ -1150,9 +1236,11 @@ cdef class Bucket:
         return count
 
     def count(self, prefix=None):
+        """How many keys begin with `prefix`, buckets among them."""
         return self.measure(prefix, NULL)
 
     def total(self, prefix=None):
+        """How many keys begin with `prefix`, and the bytes of those keys and values."""
         cdef uint64_t size = 0
         cdef uint64_t count = self.measure(prefix, &size)
 
@@ -1208,6 +1296,12 @@ cdef inline object pair_of(lp_item *item):
 @cython.final
 @cython.no_gc
 cdef class Cursor:
+    """A place in a bucket: each move gives (key, value or None), or None at the end.
+
+    It stays right under every change: where its pair was deleted, next() gives
+    the one that followed and prev() the one before.
+    """
+
     cdef readonly Bucket bucket
     cdef lp_cursor *handle
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
 import os
 import select
 import time
@@ -21,6 +22,8 @@ from libpod.errors import InvalidArgument, SystemCallError
 
 if TYPE_CHECKING:
     import socket
+
+log = logging.getLogger("libpod.attach")
 
 STDOUT = 2
 STDERR = 3
@@ -115,6 +118,11 @@ class _DetachFilter:
         )
         self._held = data[len(data) - held :]
         return data[: len(data) - held], False
+
+    def rest(self) -> bytes:
+        """What was held back, when nothing more is typed."""
+        held, self._held = self._held, b""
+        return held
 
 
 class Pump:
@@ -229,12 +237,16 @@ class Pump:
             typed = os.read(fd, _CHUNK)
         except BlockingIOError:
             return
-        except OSError:  # a terminal that hung up
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal that hung up
+                log.warning("cannot read the standard input: %s", error.strerror)
             typed = b""
         data, self._detached = self._filter.feed(typed)
-        self._unsent = memoryview(data)
         if not typed:
-            self._close_input()
+            data = self._filter.rest()
+            self._poller.unregister(fd)
+            self._input_fd = None  # has the container's closed once all is sent
+        self._unsent = memoryview(data)
 
 
 def resize(bundle_directory: str, height: int, width: int) -> None:

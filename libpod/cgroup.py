@@ -188,14 +188,6 @@ class Cgroups:
             for directory in reversed(list(_tree(top))):
                 _rmdir(directory)
 
-    def remove_if_empty(self, path: str) -> None:
-        """Removes `path` where nobody uses it; others may, so nothing is said."""
-        for directory in self.directories(path):
-            try:
-                os.rmdir(directory)
-            except OSError:
-                continue
-
 
 def _kill(process: _spawn.Process) -> None:
     try:

@@ -97,8 +97,10 @@ def load(
     """
     environ = os.environ if environ is None else environ
     uid = os.getuid() if uid is None else uid
-    path = find_config(environ, uid) if path is None else path
     config = RuntimeConfig()
+    if path is None:
+        path = find_config(environ, uid)
+        config.of_host = path in (OVERRIDE_CONFIG_PATH, CONFIG_PATH)
     if path is not None:
         _read_over(config, path)
     return config
@@ -228,14 +230,15 @@ def resolve_defaults(
     count as not set, and an option (one of `explicit`) that names them is refused.
 
     It is the last step, so each setting that was changed but has no effect in
-    this version is logged here, once.
+    this version is logged here, once a process: as a warning, or, where it comes
+    from the host's own file, which podman's packages ship, as information.
 
     Raises:
         ConfigError: an option names podman's directories without `share`; or
             rootless, and neither XDG_DATA_HOME nor HOME is of use.
         RuntimeDirError: rootless, and no runtime directory is safe to use.
     """
-    _warn_unbuilt(config)
+    _tell_unbuilt(config, logging.INFO if config.of_host else logging.WARNING, explicit)
     storage = config.storage_config
     if not config.share:
         _leave_podmans(config, environ, uid, explicit)
@@ -320,16 +323,19 @@ def _data_home(environ: Mapping[str, str]) -> str:
 _warned: set[str] = set()
 
 
-def _warn_unbuilt(settings: Settings, prefix: str = "") -> None:
+def _tell_unbuilt(
+    settings: Settings, level: int, explicit: Collection[str], prefix: str = ""
+) -> None:
     for field in settings.fields:
         value = getattr(settings, field.name)
+        asked = logging.WARNING if field.option in explicit else level
         if isinstance(value, Settings):
-            _warn_unbuilt(value, f"{field.name}.")
+            _tell_unbuilt(value, asked, explicit, f"{field.name}.")
         elif not field.built and changed(settings, field) and value != field.zero():
             said = f"{prefix}{field.name} = {value!r}"
             if said not in _warned:
                 _warned.add(said)
-                _log.warning("%s is kept but has no effect in this version", said)
+                _log.log(asked, "%s is kept but has no effect in this version", said)
 
 
 # --- the user ----------------------------------------------------------------

@@ -16,7 +16,7 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -32,6 +32,7 @@ from libpod.errors import (
     InternalError,
     LockGone,
     NotBuilt,
+    OCIRuntimeFailed,
     WaitTimeout,
 )
 from libpod.launch import Engine, Launch
@@ -40,8 +41,6 @@ from libpod.oci import Bundle
 
 if TYPE_CHECKING:
     import socket
-
-    from libpod.runtime import Runtime
 
 log = logging.getLogger("libpod.container")
 
@@ -107,12 +106,17 @@ class Container:
     """
 
     def __init__(
-        self, runtime: Runtime, engine: Engine, config: ContainerConfig, lock: LockFile
+        self,
+        engine: Engine,
+        config: ContainerConfig,
+        lock: LockFile,
+        remove: Callable[[Container, bool], None],
     ) -> None:
-        self._runtime = runtime
+        """`remove` takes it out of the runtime's state, too."""
         self._engine = engine
         self._config = config
         self._lock = lock
+        self._remove_from_runtime = remove
         self._launch: Launch | None = None
         self._usage = Usage()
         self._attended = False
@@ -270,7 +274,13 @@ class Container:
                 self._refuse(f"container {self.id} is already paused")
             if not self._is(Status.RUNNING):
                 self._refuse(f"container {self.id} is not running, can't pause")
-            self._engine.oci.pause(self.id)
+            launched = self._running()
+            try:
+                self._engine.oci.pause(self.id)
+            except OCIRuntimeFailed:
+                if launched.has_process():
+                    raise
+                self._refuse(f"container {self.id} has ended just now")
             self._state = self._state._replace(status=Status.PAUSED)
 
     def unpause(self) -> None:
@@ -282,18 +292,23 @@ class Container:
             self._state = self._state._replace(status=Status.RUNNING)
 
     def resize(self, height: int, width: int) -> None:
-        """Tells its terminal its size in characters."""
-        attach.resize(self._config.bundle.directory, height, width)
+        """Tells its terminal its size in characters; before `init`, the one that it is made
+        with.  Takes no lock, so that a handler of SIGWINCH can call it."""
+        if self._launch is None:
+            size = {"height": height, "width": width}
+            self._config.spec.setdefault("process", {})["consoleSize"] = size
+        else:
+            attach.resize(self._config.bundle.directory, height, width)
 
     def remove(self, force: bool = False) -> None:
         """Removes it with all its files; `Runtime.remove_container`."""
-        self._runtime.remove_container(self, force)
+        self._remove_from_runtime(self, force)
 
     def kill_and_remove(self) -> None:
         """Ends it at once, whatever it does, and removes it."""
         self.kill_all()
-        if self.state.status is Status.PAUSED:
-            self.unpause()
+        if self._launch is not None:
+            self._launch.ended.wait(KILL_TIMEOUT)
         self.remove(force=True)
 
     def delete(self, force: bool = False) -> None:
@@ -319,10 +334,18 @@ class Container:
         other thread has to."""
         self._attended = True
 
+    def send_signal(self, signal_number: int) -> bool:
+        """Sends a signal to its first process, if that is there: whether it was.  Takes no
+        lock and does not wait, so that signal handlers can call it."""
+        launched = self._launch
+        # Once it has ended, its process object is closed and its pid may be another's.
+        if launched is None or launched.ended.is_set():
+            return False
+        return launched.send_signal(signal_number)
+
     def send_stop_signal(self) -> None:
         """Sends its stop signal, if it is there; takes no lock and does not wait."""
-        if self._launch is not None:
-            self._launch.send_signal(self._config.stop_signal)
+        self.send_signal(self._config.stop_signal)
 
     def kill_all(self) -> None:
         """Ends all its processes with SIGKILL at once, whatever its state; takes no lock

@@ -10,10 +10,7 @@ the original reports as text only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from libpod.result import Result
+from typing import Any, Literal
 
 __all__ = [
     "Closed",
@@ -23,7 +20,6 @@ __all__ = [
     "ConmonFailed",
     "ConmonGarbage",
     "ContainerExists",
-    "ContainerFailed",
     "ContainerFinalized",
     "ContainerRemoved",
     "ContainerStateInvalid",
@@ -114,10 +110,14 @@ class LibpodError(Exception):
         return _rebuild, (type(self), self.message, self.__dict__)
 
 
-def _rebuild(cls: type[LibpodError], message: str, attributes: dict[str, Any]) -> LibpodError:
+def _rebuild(
+    cls: type[LibpodError], message: str, attributes: dict[str, Any], errno: int | None = None
+) -> LibpodError:
     error = cls.__new__(cls, message)
     Exception.__init__(error, message)
     error.__dict__.update(attributes)
+    if isinstance(error, OSError) and errno is not None:
+        error.errno = errno
     return error
 
 
@@ -262,6 +262,10 @@ class SystemCallError(LibpodError, OSError):
         super().__init__(message, **context)
         self.errno = errno
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # errno is a member of OSError, not one of the attributes.
+        return _rebuild, (type(self), self.message, self.__dict__, self.errno)
+
 
 class ConfigError(LibpodError, ValueError):
     """A configuration file cannot be read or has a wrong value; names file and key."""
@@ -360,13 +364,3 @@ class OCIRuntimeTimeout(OCIRuntimeFailed, TimeoutError):
     """A command of the OCI runtime did not end within the deadline and was killed."""
 
     retryable = True
-
-
-class ContainerFailed(LibpodError, RuntimeError):
-    """`Result.check()`: the job did not end with exit code 0; `result` has all of it."""
-
-    fault: Fault = "job"
-
-    def __init__(self, message: str, result: Result, **context: Any) -> None:
-        super().__init__(message, **context)
-        self.result = result

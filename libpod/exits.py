@@ -42,8 +42,8 @@ class ExitWatcher:
     """The exits of one runtime's containers.
 
     Thread and watch begin with the first container, so that a runtime which only
-    looks never has them, and end with `close`.  Each `on_exit` is called once, in that thread or inside `add`: it must be quick
-    and must not wait for a container.
+    looks never has them, and end with `close`.  Each `on_exit` is called once, in
+    that thread or inside `add`: it must be quick and must not wait for a container.
     """
 
     def __init__(self, directory: str) -> None:

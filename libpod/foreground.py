@@ -8,7 +8,7 @@ from typing import Any
 
 from libpod.attach import STDOUT, Pump, PumpEnd
 from libpod.container import KILL_TIMEOUT, Container
-from libpod.errors import InternalError
+from libpod.errors import InternalError, InvalidArgument
 from libpod.exits import LOST
 from libpod.result import Reason, Result
 
@@ -101,6 +101,7 @@ def run(
     capture = _Capture(output_limit)
     container.attend()
     try:
+        _check(data, timeout, grace)
         container.init()
         clock.mark("create")
         with container.connect() as connection:
@@ -131,6 +132,15 @@ def run(
         name=container.name,
         key=key,
     )
+
+
+def _check(data: object, timeout: object, grace: object) -> None:
+    """Refuses what would fail in the middle, or end a job in a way that nobody meant."""
+    if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InvalidArgument(f"input: must be bytes, not {type(data).__name__}")
+    for name, value in (("timeout", 0.0 if timeout is None else timeout), ("grace", grace)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            raise InvalidArgument(f"{name} {value!r}: must be a number of seconds, 0 or more")
 
 
 def _pump_to_end(pump: Pump, ending: _Ending) -> None:

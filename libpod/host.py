@@ -58,13 +58,11 @@ class Host:
         self.capabilities = _bounding_set()
 
     def hard_limits(self) -> dict[str, int]:
-        """The caller's hard resource limits ("RLIMIT_NOFILE" -> number, -1 for none); a
-        container must not be given more, since that takes CAP_SYS_RESOURCE."""
-        return {
-            name: resource.getrlimit(getattr(resource, name))[1]
-            for name in dir(resource)
-            if name.startswith("RLIMIT_")
-        }
+        """The caller's hard resource limits ("RLIMIT_NOFILE" -> number), where there is
+        one; a container must not be given more, since that takes CAP_SYS_RESOURCE."""
+        names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+        limits = {name: resource.getrlimit(getattr(resource, name))[1] for name in names}
+        return {name: hard for name, hard in limits.items() if hard != resource.RLIM_INFINITY}
 
     def run_tool(
         self, argv: Sequence[str], env: Mapping[str, str], *, timeout: float

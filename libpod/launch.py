@@ -177,13 +177,19 @@ class Launch:
 
     def send_signal(self, number: int) -> bool:
         """Signals the first process; whether it was still there."""
-        if self._init is None:
+        init = self._init
+        if init is None:
             return False
         try:
-            self._init.send_signal(number)
+            init.send_signal(number)
         except ProcessLookupError:
             return False
         return True
+
+    def has_process(self) -> bool:
+        """Whether the first process has not ended; the exit becomes final a little later."""
+        init = self._init
+        return init is not None and not init.ended()
 
     def kill_all(self) -> None:
         """Ends every process of the container with SIGKILL."""
@@ -214,10 +220,12 @@ class Launch:
         except LibpodError as error:
             log.warning("%s; clearing up without it", error)
             cgroups.kill(bundle.cgroup)
-            cgroups.remove(bundle.cgroup)
+        # Gone by now, unless the runtime had forgotten the container.
+        cgroups.remove(bundle.cgroup)
         self.engine.exits.discard(bundle.container_id)
-        if self._init is not None:
-            self._init.close()
+        init, self._init = self._init, None  # an ended process's number may be another's
+        if init is not None:
+            init.close()
         self._forget_files()
         return usage, oom
 
@@ -239,6 +247,7 @@ class Launch:
             )
             self.engine.host.kill_session(monitor.pid)
             monitor.ended(MONITOR_TIMEOUT)
+        self._monitor = None  # an interrupt may bring us here a second time
         monitor.close()
 
 

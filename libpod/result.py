@@ -7,7 +7,7 @@ import enum
 from typing import Any
 
 from libpod.cgroup import Usage
-from libpod.errors import ContainerFailed, LibpodError
+from libpod.errors import Fault, LibpodError
 
 SCHEMA = 1
 """The version of `Result.to_json`'s form."""
@@ -27,6 +27,16 @@ class Reason(enum.Enum):
     START_FAILED = "start_failed"
     LOST = "lost"
     """The monitor died; nobody knows the exit code."""
+
+
+class ContainerFailed(LibpodError, RuntimeError):
+    """`Result.check()`: the job did not end with exit code 0; `result` has all of it."""
+
+    fault: Fault = "job"
+
+    def __init__(self, message: str, result: Result, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.result = result
 
 
 class Result:

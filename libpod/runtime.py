@@ -46,7 +46,8 @@ ALIVE_TIMEOUT = 60.0
 """Seconds to wait for another process that is opening the same directories."""
 
 CGROUP_PARENT = "/libpod-core"
-"""The parent of all containers' cgroups in private directories."""
+"""The parent of all containers' cgroups in private directories.  It and the monitors'
+cgroup below it stay, empty: removing them would fail whoever makes one just then."""
 
 PODMAN_CGROUP_PARENT = "/libpod_parent"
 """The same for directories shared with podman (CgroupfsDefaultCgroupParent)."""
@@ -111,8 +112,7 @@ class Runtime:
             no_pivot_root=config.no_pivot_root,
         )
         self._cgroup_parent = PODMAN_CGROUP_PARENT if config.share else CGROUP_PARENT
-        self._conmon_cgroups = {f"{self._cgroup_parent}/conmon"}
-        self._state: State = MemoryState()
+        self._state: State[Container] = MemoryState()
         alive = RecordLock(f"{self._tmp_dir}/alive.lck")
         try:
             with alive.held(ALIVE_TIMEOUT):
@@ -322,8 +322,6 @@ class Runtime:
             for container in self._state.all_containers():
                 self._shut_down(container)
         self._engine.close()
-        for cgroup in (*self._conmon_cgroups, self._cgroup_parent):
-            self._host.cgroups.remove_if_empty(cgroup)
         self._state.close()
 
     def _shut_down(self, container: Container) -> None:
@@ -411,8 +409,6 @@ class Runtime:
         created = time.time()
         parent = cgroup_parent or self._cgroup_parent
         cgroup = f"{parent}/libpod-{container_id}"
-        conmon_cgroup = f"{parent}/conmon"
-        self._conmon_cgroups.add(conmon_cgroup)
         oci_spec = make_spec(container_id, chosen, cgroup, created)
         oci_spec.setdefault("linux", {})["cgroupsPath"] = cgroup
         directory = f"{self._static_dir}/containers/{container_id}"
@@ -422,7 +418,7 @@ class Runtime:
             directory=directory,
             run_dir=f"{self._tmp_dir}/containers/{container_id}",
             cgroup=cgroup,
-            conmon_cgroup=conmon_cgroup,
+            conmon_cgroup=f"{parent}/conmon",
             log_path=f"{directory}/ctr.log",
             log_size_max=self._config.max_log_size if log_size_max is None else log_size_max,
             terminal=bool(oci_spec.get("process", {}).get("terminal")),
@@ -455,7 +451,7 @@ class Runtime:
         lock: LockFile | None = None
         try:
             lock = LockFile.create(f"{self._tmp_dir}/lock/{config.id}")
-            container = Container(self, self._engine, config, lock)
+            container = Container(self._engine, config, lock, self.remove_container)
             self._state.add_container(container)
             return container
         except BaseException:
@@ -474,10 +470,10 @@ class Runtime:
 
 
 @cache
-def _warn_systemd() -> None:
+def _tell_systemd(level: int) -> None:
     """Once a process: Debian's podman ships a file that says so, and it must not keep us
     from working."""
-    log.warning("cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs")
+    log.log(level, "cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs")
 
 
 def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
@@ -494,6 +490,6 @@ def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
                 "the systemd cgroup manager is not built yet",
                 remedy='use cgroup_manager="cgroupfs"',
             )
-        _warn_systemd()
+        _tell_systemd(logging.INFO if config.of_host else logging.WARNING)
     if config.share is not None:
         raise NotBuilt("sharing with podman is not built yet", remedy="leave share alone")

@@ -421,10 +421,15 @@ class RuntimeConfig(Settings):
         default_mounts_file: mounts for every container; not in the file.
         namespace: only containers of this namespace are seen; empty: all are.
         share: "podman" for podman's own directories, or None for ours.
+        of_host: no setting, but whether the host's own file was read into it.
     """
 
     fields = FIELDS
-    __slots__ = tuple(field.name for field in FIELDS)
+    __slots__ = (*(field.name for field in FIELDS), "of_host")
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.of_host = False
 
     storage_config: StorageConfig
     image_default_transport: str

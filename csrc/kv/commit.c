@@ -35,8 +35,9 @@
 #define COMMIT_BUFFER ((uint64_t)4 << 20) /* bytes gathered for one write */
 #define COMMIT_GROW_MIN ((uint64_t)64 << 10)
 #define COMMIT_GROW_MAX ((uint64_t)4 << 20)
-/* Free pages that are left lying for the sake of one run: what a freelist of
- * one page can name.  Every commit writes the whole list. */
+/* How many free pages are left lying for the sake of one run: a quarter of the
+ * file, or what a freelist of one page can name. */
+#define COMMIT_PATIENCE 4U
 #define COMMIT_FRAGMENTS 480U
 
 struct commit {
@@ -44,8 +45,6 @@ struct commit {
     struct lp_meta meta; /* of the new commit */
     uint64_t need;       /* pages still to be placed */
     bool backward;       /* one run, filled from its end: see commit_plan() */
-
-    bool freelist_kept; /* in pieces: meta.freelist is its place already */
 
     uint64_t run;      /* the current run: first page not placed yet */
     uint64_t run_left; /* its pages */
@@ -55,6 +54,7 @@ struct commit {
     size_t used;
     uint64_t first; /* page number of the buffer's start */
     uint64_t runs_written;
+    uint64_t syncs;
 };
 
 /* --- the freelist --------------------------------------------------------- */
@@ -183,13 +183,15 @@ static int commit_append(struct commit *commit, uint64_t pages, struct lp_error 
  * lie side by side, and the hole of two commits takes the third. */
 static int commit_plan(struct commit *commit, struct lp_error *err)
 {
+    uint64_t patience = commit->meta.pages / COMMIT_PATIENCE;
     int rc = commit_take(commit, commit->need, err);
 
     if (rc < 0)
         return rc;
     if (rc == 0) {
-        if (commit->tx->db->freelist.free_pages > COMMIT_FRAGMENTS ||
-            !commit_fits(commit, commit->need))
+        if (patience < COMMIT_FRAGMENTS)
+            patience = COMMIT_FRAGMENTS;
+        if (commit->tx->db->freelist.free_pages > patience || !commit_fits(commit, commit->need))
             return LP_OK;
         rc = commit_append(commit, commit->need, err);
         if (rc != LP_OK)
@@ -350,7 +352,7 @@ static int commit_grow(struct commit *commit, struct lp_error *err)
     struct lp_error fault;
     int rc;
 
-    if (end <= db->file_size)
+    if (end <= commit->tx->file_size)
         return LP_OK;
     if (ahead < COMMIT_GROW_MIN)
         ahead = COMMIT_GROW_MIN;
@@ -377,11 +379,13 @@ static void commit_refuse(struct lp_db *db)
     (void)pthread_mutex_unlock(&db->mutex);
 }
 
-static int commit_sync(struct lp_db *db, const char *point, struct lp_error *err)
+static int commit_sync(struct commit *commit, const char *point, struct lp_error *err)
 {
+    const struct lp_db *db = commit->tx->db;
+
     if (!db->options.sync)
         return LP_OK;
-    db->stats.syncs++;
+    commit->syncs++;
     return lp_file_sync(&db->file, point, err);
 }
 
@@ -396,7 +400,7 @@ static int commit_write_meta(struct commit *commit, struct lp_error *err)
 
     if (page == NULL)
         return lp_fail(err, LP_ENOMEM, "no memory for the meta page");
-    rc = commit_sync(db, "kv.sync", err);
+    rc = commit_sync(commit, "kv.sync", err);
     if (rc != LP_OK) {
         commit_refuse(db);
         return rc;
@@ -405,7 +409,7 @@ static int commit_write_meta(struct commit *commit, struct lp_error *err)
     rc = lp_file_write(&db->file, "kv.meta", slot * tx->page_size, page, (size_t)tx->page_size,
                        &fault);
     if (rc == LP_OK)
-        rc = commit_sync(db, "kv.meta_sync", &fault);
+        rc = commit_sync(commit, "kv.meta_sync", &fault);
     if (rc != LP_OK) {
         commit_refuse(db);
         if (err != NULL)
@@ -434,6 +438,7 @@ static void commit_publish(struct commit *commit, uint64_t pages)
     db->stats.commits++;
     db->stats.pages_written += pages + 1;
     db->stats.runs_written += commit->runs_written;
+    db->stats.syncs += commit->syncs;
     db->stats.free_pages = db->freelist.free_pages;
     db->stats.pending_pages = db->freelist.pending_pages;
     db->stats.freelist_loaded = true;

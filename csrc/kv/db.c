@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening, mapping and closing.  An open reads the two metas and maps the
- * file, no more: the freelist is loaded by the first writer.
+ * Opening, mapping and closing.  An open reads the two metas, no more: the
+ * freelist is loaded by the first writer.
  *
  * A new file is made whole under a name of its own, synced, and linked to its
  * place, so that no power cut leaves half a database and of two creators one
  * wins.  A file that is there but empty (bbolt creates it before it locks it)
  * is filled in place under the lock, page 0 last; where that was cut short the
  * next writer sees a file of four pages without a meta and fills it again.
+ *
+ * A map costs more than the few pages that one look-up reads, to make, to fault
+ * in and to take down.  So the first transaction reads by pread() until it has
+ * read many (tx.c), and whoever opens, looks and closes never maps.
  *
  * The map is one mapping, larger than the file, so that a file that grows is
  * seen without mapping again: pages past the end become readable once they are
@@ -54,7 +58,7 @@ int lp_db_map(struct lp_db *db, struct lp_error *err)
     struct lp_map *map;
     void *base;
 
-    if (!db->options.map || (db->map != NULL && need <= db->map->size))
+    if (!db->options.map || (db->map == NULL ? !db->map_wanted : need <= db->map->size))
         return LP_OK;
     if (size < db->options.initial_map)
         size = db->options.initial_map;
@@ -367,22 +371,28 @@ static int db_identify(struct lp_db *db, struct lp_error *err)
     return LP_OK;
 }
 
+/* Fills a file that is there but was never filled. */
+static int db_fill_in_place(struct lp_db *db, struct lp_error *err)
+{
+    int rc = db_identify(db, err); /* somebody may have filled it while we waited */
+
+    if (rc == LP_OK && db_unfilled(db))
+        rc = db_fill(&db->file, &db->options, err);
+    return rc == LP_OK ? db_identify(db, err) : rc;
+}
+
 /* Everything that reads or fills the file happens under its lock.  In mode
  * transaction a shared one will do, but where the file has to be filled. */
 static int db_start(struct lp_db *db, struct lp_wait *wait, struct lp_error *err)
 {
     bool session = db->options.lock == LP_LOCK_SESSION;
     int rc = db_identify(db, err);
+    bool fill = rc == LP_OK && db->options.create && !db->options.read_only && db_unfilled(db);
 
     if (rc == LP_OK)
-        rc = lp_share_lock(db, !db->options.read_only && (session || db_unfilled(db)), wait, err);
-    if (rc == LP_OK && db->held == LP_HELD_EXCLUSIVE && db->options.create) {
-        rc = db_identify(db, err); /* somebody may have filled it while we waited */
-        if (rc == LP_OK && db_unfilled(db))
-            rc = db_fill(&db->file, &db->options, err);
-    }
-    if (rc == LP_OK)
-        rc = db_identify(db, err);
+        rc = lp_share_lock(db, !db->options.read_only && (session || fill), wait, err);
+    if (rc == LP_OK && fill)
+        rc = db_fill_in_place(db, err);
     if (rc == LP_OK)
         rc = db_probe(db, err);
     if (rc == LP_OK)

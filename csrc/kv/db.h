@@ -48,17 +48,19 @@ struct lp_db {
     bool writer;      /* a write transaction is open or being opened */
     pthread_t writer_thread;
     unsigned waiting_writers;
+    unsigned waiting;      /* threads in a wait for `changed` */
     struct lp_tx *readers; /* oldest first */
     struct lp_tx *readers_last;
     size_t reader_count;
-    int64_t contended;  /* when the lock was last seen to be wanted by others */
-    int64_t last_pause; /* when the lock was last left free for others */
+    int64_t contended; /* when the lock was last seen to be wanted by others */
+    int64_t released;  /* when it was last let go */
 
     /* the current commit */
     struct lp_meta meta;
     uint8_t meta_bytes[2][LP_META_SIZE]; /* both metas as last read or written */
     uint64_t file_size;
-    struct lp_map *map;        /* NULL with `map` off */
+    struct lp_map *map; /* NULL with `map` off, and before it is worth making */
+    bool map_wanted;
     struct timespec path_seen; /* the inode's ctime at which path was found to lead to it */
 
     /* the writer's */
@@ -73,7 +75,8 @@ struct lp_db {
  * Called with the mutex held. */
 int lp_db_look(struct lp_db *db, bool changes, struct lp_error *err);
 
-/* Makes the map cover the current meta's pages.  With the mutex held. */
+/* Makes the map cover the current meta's pages, once it is wanted.  With the
+ * mutex held. */
 int lp_db_map(struct lp_db *db, struct lp_error *err);
 
 /* Drops one user of `map`; with the mutex held. */

@@ -24,6 +24,7 @@
  */
 #include "kv/share.h"
 
+#include "base/backoff.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "kv/tx.h"
@@ -35,9 +36,10 @@
 #include <unistd.h>
 
 #define SHARE_SLICE (100 * LP_NS_PER_MS) /* between two calls of poll() */
-#define SHARE_BACKOFF_MIN (50 * INT64_C(1000))
-#define SHARE_BACKOFF_MAX (2 * LP_NS_PER_MS)
 #define SHARE_PAUSE_EVERY (25 * LP_NS_PER_MS)
+#define SHARE_GRACE (60 * INT64_C(1000))
+#define SHARE_CONTEST                                                                              \
+    (200 * LP_NS_PER_MS) /* others are expected for so long after they were seen */
 
 /* The pid that holds a flock on the file, or 0.  /proc/locks has lines
  * "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", waiters with "->". */
@@ -114,32 +116,35 @@ static int share_block(struct lp_db *db, int operation, struct lp_wait *wait, st
 static int share_back_off(struct lp_db *db, int operation, struct lp_wait *wait,
                           struct lp_error *err)
 {
-    int64_t pause = SHARE_BACKOFF_MIN;
-    int64_t polled = lp_now();
+    struct lp_backoff backoff;
 
+    lp_backoff_start(&backoff, wait->deadline);
     for (;;) {
-        int64_t now = lp_now();
         int rc = share_try(db, operation, err);
 
         if (rc != 0)
             return rc < 0 ? rc : LP_OK;
-        if (now >= wait->deadline)
+        rc = lp_backoff_sleep(&backoff, err);
+        if (rc == LP_ETIMEOUT)
             return share_timeout(db, wait, err);
-        if (now - polled >= SHARE_SLICE) {
-            rc = share_interrupted(wait, err);
-            if (rc != LP_OK)
-                return rc;
-            polled = now;
-        }
-        share_sleep(wait->deadline - now < pause ? wait->deadline - now : pause);
-        pause = pause * 2 < SHARE_BACKOFF_MAX ? pause * 2 : SHARE_BACKOFF_MAX;
+        if (rc == LP_OK)
+            continue;
+        rc = share_interrupted(wait, err);
+        if (rc != LP_OK)
+            return rc;
+        lp_backoff_start(&backoff, wait->deadline);
     }
 }
 
-/* Leaves the lock free for a moment where others want it: bbolt tries every
- * 50 ms only and would never find it free between two of our writers.  The
- * moment is the same for every process of ours, counted off the common clock,
- * or one would use the pause of the other. */
+/* Lets others in where they want the lock.
+ *
+ * The kernel wakes who waits in flock() but does not hand the lock over: who
+ * releases it and takes it again at once nearly always wins.  So after a
+ * release there is a moment of grace, as long as waking up takes.
+ *
+ * bbolt does not wait in flock() but tries every 50 ms.  For it the lock stays
+ * free for a while every 25 ms.  The while is the same in every process of
+ * ours, counted off the common clock, or one would use the pause of the other. */
 static void share_pause(struct lp_db *db)
 {
     int64_t now = lp_now();
@@ -148,10 +153,12 @@ static void share_pause(struct lp_db *db)
     int64_t length = 50000 + (int64_t)((mixed >> 32) % 150000);
     int64_t into = now % SHARE_PAUSE_EVERY;
 
-    if (now - db->contended > LP_NS_PER_S)
+    if (now - db->contended > SHARE_CONTEST)
         return;
     if (into < length)
         share_sleep(length - into);
+    else if (now - db->released < SHARE_GRACE)
+        share_sleep(SHARE_GRACE);
 }
 
 static int share_take(struct lp_db *db, bool exclusive, struct lp_wait *wait, struct lp_error *err)
@@ -200,7 +207,10 @@ static int share_wait(struct lp_db *db, struct lp_wait *wait, struct lp_error *e
     if (until > wait->deadline)
         until = wait->deadline;
     time = (struct timespec){.tv_sec = until / LP_NS_PER_S, .tv_nsec = until % LP_NS_PER_S};
-    if (pthread_cond_timedwait(&db->changed, &db->mutex, &time) == 0)
+    db->waiting++;
+    rc = pthread_cond_timedwait(&db->changed, &db->mutex, &time);
+    db->waiting--;
+    if (rc == 0)
         return LP_OK;
     (void)pthread_mutex_unlock(&db->mutex);
     rc = share_interrupted(wait, err);
@@ -303,7 +313,9 @@ void lp_share_leave(struct lp_db *db, bool writable)
         !db->lock_moving) {
         (void)flock(db->file.fd, LOCK_UN);
         db->held = LP_HELD_NONE;
+        if (db->contended != 0)
+            db->released = lp_now();
     }
-    if (writable || db->readers == NULL)
+    if (db->waiting > 0 && (writable || db->readers == NULL))
         (void)pthread_cond_broadcast(&db->changed);
 }

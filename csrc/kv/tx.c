@@ -2,7 +2,8 @@
 /*
  * Transactions: a snapshot's life.  What a transaction sees is fixed by its
  * copy of the meta; a map that it uses stays until it ends.  Without a map its
- * pages come by pread() into a small cache that belongs to it.
+ * pages come by pread() into a small cache that belongs to it; where a map is
+ * allowed it takes over after a few pages, and what was read by then stays.
  *
  *   begin(read)  -> open -> rollback                        the snapshot is let go
  *   begin(write) -> open -> commit: see commit.c            ended in every case
@@ -19,6 +20,7 @@
 #include "kv/share.h"
 
 #define CACHE_LIMIT ((size_t)8 << 20) /* bytes of unpinned pages before they are dropped */
+#define CACHE_MAP_AFTER 16U           /* pages read before a map is worth its making */
 
 int lp_tx_corrupt(struct lp_tx *tx, uint64_t page, const char *reason, struct lp_error *err)
 {
@@ -75,7 +77,7 @@ static void cache_free(struct lp_cache *cache)
 
 void lp_tx_trim(struct lp_tx *tx)
 {
-    if (tx->cache.bytes <= CACHE_LIMIT)
+    if (tx->cache.bytes <= CACHE_LIMIT || tx->db->options.map)
         return;
     if (cache_rebuild(&tx->cache, tx->cache.room, true, NULL) == LP_OK)
         tx->cache.epoch++;
@@ -99,7 +101,7 @@ void lp_tx_forget(struct lp_tx *tx, uint64_t id)
     struct lp_cache *cache = &tx->cache;
     struct lp_cached *slot;
 
-    if (cache->room == 0)
+    if (cache->room == 0 || tx->db->options.map)
         return;
     slot = cache_slot(cache->slots, cache->room, id);
     if (slot->data == NULL || slot->pinned)
@@ -118,6 +120,28 @@ void lp_tx_forget(struct lp_tx *tx, uint64_t id)
     }
 }
 
+/* From the cache to the map: 1, or 0 where it is too early. */
+static int tx_map(struct lp_tx *tx, struct lp_error *err)
+{
+    struct lp_db *db = tx->db;
+    int rc;
+
+    if (!db->options.map || tx->cache.used < CACHE_MAP_AFTER)
+        return 0;
+    (void)pthread_mutex_lock(&db->mutex);
+    db->map_wanted = true;
+    rc = lp_db_map(db, err);
+    if (rc == LP_OK) {
+        tx->map = db->map;
+        tx->map->users++;
+    }
+    (void)pthread_mutex_unlock(&db->mutex);
+    if (rc != LP_OK)
+        return rc;
+    tx->base = tx->map->base;
+    return 1;
+}
+
 int lp_tx_read_page(struct lp_tx *tx, uint64_t id, const uint8_t **data, size_t *size,
                     struct lp_error *err)
 {
@@ -127,9 +151,11 @@ int lp_tx_read_page(struct lp_tx *tx, uint64_t id, const uint8_t **data, size_t 
     LP_FREE uint8_t *run = NULL;
     uint8_t header[LP_PAGE_HEADER];
     uint64_t overflow;
-    int rc = LP_OK;
+    int rc = tx_map(tx, err);
 
-    if (cache->used * 2 >= cache->room)
+    if (rc == 1)
+        return lp_tx_run(tx, id, data, size, err);
+    if (rc == 0 && cache->used * 2 >= cache->room)
         rc = cache_rebuild(cache, cache->room == 0 ? 64 : cache->room * 2, false, err);
     if (rc != LP_OK)
         return rc;
@@ -166,7 +192,9 @@ static void tx_join(struct lp_tx *tx)
 
     tx->meta = db->meta;
     tx->page_size = db->page_size;
+    tx->file_size = db->file_size;
     tx->map = db->map;
+    db->map_wanted = true; /* by the next one */
     if (tx->map != NULL) {
         tx->map->users++;
         tx->base = tx->map->base;
@@ -199,7 +227,7 @@ static void tx_leave(struct lp_tx *tx)
 int lp_tx_begin(struct lp_tx **out, struct lp_db *db, bool writable, struct lp_wait *wait,
                 struct lp_error *err)
 {
-    struct lp_tx *tx = calloc(1, sizeof *tx);
+    struct lp_tx *tx = lp_new(sizeof *tx);
     int rc;
 
     if (tx == NULL)

@@ -6,6 +6,8 @@
 #include "kv/db.h"
 #include "kv/page.h"
 
+#include <stdlib.h>
+
 /* Pages read by pread(), where there is no map. */
 struct lp_cached {
     uint64_t id;
@@ -28,6 +30,7 @@ struct lp_tx {
     struct lp_map *map;
     const uint8_t *base; /* of the map, NULL without one */
     uint64_t page_size;
+    uint64_t file_size; /* bytes, when it began */
     bool writable;
     pthread_t thread; /* that began it */
     struct lp_tx *next;
@@ -44,6 +47,14 @@ struct lp_tx {
     struct lp_extents freed; /* pages of the snapshot that this commit leaves behind */
     struct lp_extents taken; /* pages out of the freelist that it writes */
 };
+
+/* calloc() for one small object: glibc's own passes by the thread's cache. */
+static inline void *lp_new(size_t size)
+{
+    void *memory = malloc(size);
+
+    return memory == NULL ? NULL : memset(memory, 0, size);
+}
 
 /* LP_KV_ECORRUPT, with the page at fault recorded in the transaction. */
 int lp_tx_corrupt(struct lp_tx *tx, uint64_t page, const char *reason, struct lp_error *err);

@@ -193,29 +193,44 @@ static bool has_prefix(struct lp_slice key, struct lp_slice prefix)
            (prefix.size == 0 || memcmp(key.data, prefix.data, prefix.size) == 0);
 }
 
-/* How many elements of the leaf, from `from` on, begin with the prefix. */
-static int count_leaf(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t from,
-                      struct lp_slice prefix, uint32_t *matches, struct lp_error *err)
+/* Whether every key of the leaf begins with the prefix if its first one does:
+ * the parent's next key tells, without a look into the leaf. */
+static bool count_covered(struct lp_cursor *cursor, struct lp_slice prefix)
 {
-    uint32_t low = from;
-    uint32_t high = lp_spot_count(spot);
-    struct lp_slice key;
+    const struct lp_frame *parent = lp_cursor_leaf(cursor) - 1;
+    struct lp_slice next;
+
+    if (prefix.size == 0)
+        return true;
+    if (cursor->depth < 2 || parent->index + 1 >= lp_spot_count(&parent->spot))
+        return false;
+    return lp_spot_key(cursor->bucket, &parent->spot, parent->index + 1, &next, NULL) == LP_OK &&
+           has_prefix(next, prefix);
+}
+
+/* How many elements of the leaf, from where the cursor is on, begin with the
+ * prefix. */
+static int count_leaf(struct lp_cursor *cursor, struct lp_slice prefix, uint32_t *matches,
+                      struct lp_error *err)
+{
+    const struct lp_frame *leaf = lp_cursor_leaf(cursor);
+    uint32_t low = leaf->index;
+    uint32_t high = lp_spot_count(&leaf->spot);
     int rc = LP_OK;
 
-    if (prefix.size > 0)
-        rc = lp_spot_key(bucket, spot, high - 1, &key, err);
-    if (rc == LP_OK && (prefix.size == 0 || has_prefix(key, prefix)))
+    if (count_covered(cursor, prefix))
         low = high;
     while (rc == LP_OK && low < high) {
         uint32_t middle = low + (high - low) / 2;
+        struct lp_slice key;
 
-        rc = lp_spot_key(bucket, spot, middle, &key, err);
+        rc = lp_spot_key(cursor->bucket, &leaf->spot, middle, &key, err);
         if (rc == LP_OK && has_prefix(key, prefix))
             low = middle + 1;
         else
             high = middle;
     }
-    *matches = low - from;
+    *matches = low - leaf->index;
     return rc;
 }
 
@@ -234,42 +249,79 @@ static int count_bytes(struct lp_bucket *bucket, const struct lp_spot *spot, uin
     return rc;
 }
 
-int lp_bucket_count(struct lp_bucket *bucket, struct lp_slice prefix, uint64_t *count,
-                    uint64_t *bytes, struct lp_error *err)
+/* Goes on through the leaves beside this one, as far as their parent's keys
+ * tell that they belong: without the cursor's steps in between, the processor
+ * fetches several pages at a time. */
+static int count_siblings(struct lp_cursor *cursor, struct lp_slice prefix, uint64_t *total,
+                          uint64_t *bytes, struct lp_error *err)
 {
-    struct lp_cursor *cursor;
-    struct lp_item item;
-    uint64_t total = 0;
-    uint64_t sum = 0;
-    int rc = lp_cursor_open(&cursor, bucket, err);
+    struct lp_frame *leaf = lp_cursor_leaf(cursor);
+    struct lp_frame *parent = leaf - 1;
+    int rc = LP_OK;
 
-    if (rc != LP_OK)
-        return rc;
-    rc = lp_cursor_seek(cursor, prefix, &item, err);
+    if (cursor->depth < 2 || parent->spot.node != NULL)
+        return LP_OK;
+    while (rc == LP_OK && parent->index + 2 < parent->spot.page.count) {
+        struct lp_spot next = {.id = lp_page_child(&parent->spot.page, parent->index + 1)};
+        struct lp_slice key;
+
+        if (!lp_page_key(&parent->spot.page, parent->index + 2, &key) || !has_prefix(key, prefix))
+            break;
+        rc = lp_tx_page(cursor->bucket->tx, next.id, &next.page, err);
+        if (rc != LP_OK || !next.page.leaf || next.page.count == 0 ||
+            cursor->walked > cursor->bucket->tx->meta.pages)
+            break; /* the cursor knows what to do with it */
+        cursor->walked++;
+        parent->index++;
+        leaf->spot = next;
+        leaf->index = next.page.count - 1;
+        *total += next.page.count;
+        if (bytes != NULL)
+            rc = count_bytes(cursor->bucket, &next, 0, next.page.count, bytes, err);
+    }
+    return rc;
+}
+
+static int count_from(struct lp_cursor *cursor, struct lp_slice prefix, uint64_t *total,
+                      uint64_t *bytes, struct lp_error *err)
+{
+    struct lp_item item;
+    int rc = lp_cursor_seek(cursor, prefix, &item, err);
+
     while (rc == 1) {
         struct lp_frame *leaf = lp_cursor_leaf(cursor);
         uint32_t matches;
         bool whole;
 
-        rc = count_leaf(bucket, &leaf->spot, leaf->index, prefix, &matches, err);
+        rc = count_leaf(cursor, prefix, &matches, err);
         whole = leaf->index + matches == lp_spot_count(&leaf->spot);
         if (rc == LP_OK && bytes != NULL)
-            rc = count_bytes(bucket, &leaf->spot, leaf->index, matches, &sum, err);
-        if (rc != LP_OK)
-            break;
-        total += matches;
-        if (!whole)
-            break;
+            rc = count_bytes(cursor->bucket, &leaf->spot, leaf->index, matches, bytes, err);
+        *total += matches;
+        if (rc != LP_OK || !whole)
+            return rc;
         leaf->index += matches - 1;
-        rc = lp_cursor_next(cursor, &item, err);
+        rc = count_siblings(cursor, prefix, total, bytes, err);
+        if (rc == LP_OK)
+            rc = lp_cursor_next(cursor, &item, err);
     }
-    lp_cursor_close(cursor);
-    if (rc < 0)
+    return rc;
+}
+
+int lp_bucket_count(struct lp_bucket *bucket, struct lp_slice prefix, uint64_t *count,
+                    uint64_t *bytes, struct lp_error *err)
+{
+    struct lp_cursor *cursor;
+    int rc = lp_cursor_open(&cursor, bucket, err);
+
+    if (rc != LP_OK)
         return rc;
-    *count = total;
+    *count = 0;
     if (bytes != NULL)
-        *bytes = sum;
-    return LP_OK;
+        *bytes = 0;
+    rc = count_from(cursor, prefix, count, bytes, err);
+    lp_cursor_close(cursor);
+    return rc;
 }
 
 /* --- measuring ------------------------------------------------------------ */

@@ -159,12 +159,17 @@ int lp_exits_wait(struct lp_exits *exits, int64_t deadline, struct lp_exit_event
     return names ? read_names(exits, events, count) : count;
 }
 
-static int parse_code(const char *text, int *code)
+/* A decimal number and at most a newline, which conmon does not write. */
+static int parse_code(const char *text, size_t length, int *code)
 {
     char *end;
     long value = strtol(text, &end, 10);
 
-    if (end == text || (*end != '\0' && strcmp(end, "\n") != 0) || value < -1 || value > 255)
+    if (end == text || strchr("-0123456789", text[0]) == NULL || value < -1 || value > 255)
+        return -1;
+    if (*end == '\n')
+        end++;
+    if (end != text + length)
         return -1;
     *code = (int)value;
     return 0;
@@ -191,7 +196,7 @@ int lp_exits_read(const struct lp_exits *exits, const char *id, int *code, int64
     if (got < 0)
         return lp_fail_errno(err, "cannot read the exit file of container %s", id);
     text[got] = '\0';
-    if (parse_code(text, code) < 0)
+    if (got == sizeof text - 1 || parse_code(text, (size_t)got, code) < 0)
         return lp_fail(err, LP_EBADEXIT, "the exit file of container %s holds no exit code", id);
     *finished = (int64_t)st.st_ctim.tv_sec * LP_NS_PER_S + st.st_ctim.tv_nsec;
     return LP_OK;

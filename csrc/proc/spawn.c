@@ -39,6 +39,12 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
 #endif
@@ -91,15 +97,13 @@ struct plan {
 static int child_reset_signals(void)
 {
     static const unsigned char none[SPAWN_SIGSET_BYTES];
-    struct sigaction action;
+    /* The kernel's struct sigaction in any of its layouts: all zero is SIG_DFL.
+     * The C library's function would refuse the two signals that it keeps for
+     * itself, which whoever started us may have had ignored. */
+    static const unsigned char by_default[64];
 
-    for (int number = 1; number <= 64; number++) {
-        if (sigaction(number, NULL, &action) != 0 || action.sa_handler == SIG_DFL)
-            continue; /* the C library's own two are refused, and are never set here */
-        memset(&action, 0, sizeof action);
-        action.sa_handler = SIG_DFL;
-        (void)sigaction(number, &action, NULL);
-    }
+    for (int number = 1; number <= 64; number++)
+        (void)syscall(SYS_rt_sigaction, number, by_default, NULL, SPAWN_SIGSET_BYTES);
     return (int)syscall(SYS_rt_sigprocmask, SIG_SETMASK, none, NULL, SPAWN_SIGSET_BYTES);
 }
 
@@ -339,6 +343,8 @@ static int spawn_planned(struct plan *plan, struct lp_process *process, struct l
     (void)mprotect(stack, guard, PROT_NONE);
     started.pid = clone_with_signals_blocked(plan, stack + size, &started.pidfd);
     saved = errno;
+    /* The child left its frames without a return; the next stack may lie here. */
+    ASAN_UNPOISON_MEMORY_REGION(stack, size);
     (void)munmap(stack, size);
     errno = saved;
     if (started.pid < 0)

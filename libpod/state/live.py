@@ -4,24 +4,33 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from libpod.errors import ContainerExists, DBClosed, EmptyID, NoSuchContainer
 
-if TYPE_CHECKING:
-    from libpod.container import Container
+
+class Entry(Protocol):
+    """What can be registered: anything with an ID and a name."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
 
 
-class LiveContainers:
+ContainerT = TypeVar("ContainerT", bound=Entry)
+
+
+class LiveContainers(Generic[ContainerT]):
     """A register by ID and name; safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_id: dict[str, Container] = {}
-        self._by_name: dict[str, Container] = {}
+        self._by_id: dict[str, ContainerT] = {}
+        self._by_name: dict[str, ContainerT] = {}
         self._closed = False
 
-    def add_container(self, container: Container) -> None:
+    def add_container(self, container: ContainerT) -> None:
         with self._lock:
             self._check()
             if container.id in self._by_id:
@@ -35,14 +44,14 @@ class LiveContainers:
             self._by_id[container.id] = container
             self._by_name[container.name] = container
 
-    def remove_container(self, container: Container) -> None:
+    def remove_container(self, container: ContainerT) -> None:
         with self._lock:
             self._check()
             if self._by_id.pop(container.id, None) is None:
                 raise NoSuchContainer(f"no container with ID {container.id} found")
             del self._by_name[container.name]
 
-    def container(self, container_id: str) -> Container:
+    def container(self, container_id: str) -> ContainerT:
         with self._lock:
             self._check(container_id)
             found = self._by_id.get(container_id)
@@ -50,7 +59,7 @@ class LiveContainers:
                 raise NoSuchContainer(f"no container with ID {container_id} found")
             return found
 
-    def lookup_container(self, id_or_name: str) -> Container:
+    def lookup_container(self, id_or_name: str) -> ContainerT:
         with self._lock:
             self._check(id_or_name)
             if id_or_name in self._by_id:
@@ -65,7 +74,7 @@ class LiveContainers:
                 raise NoSuchContainer(f"no container with name or ID {id_or_name} found")
             return found[0]
 
-    def all_containers(self) -> list[Container]:
+    def all_containers(self) -> list[ContainerT]:
         with self._lock:
             self._check()
             return [self._by_id[key] for key in sorted(self._by_id)]

@@ -374,6 +374,44 @@ def test_an_unbuilt_key_is_kept_saved_and_logged_once(
     ]
 
 
+def test_the_hosts_own_file_informs_and_an_option_warns(
+    conf: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = conf('cni_default_network = "of-the-host"\nhooks_dir = "/of-the-host"\n')
+    monkeypatch.setattr(config, "OVERRIDE_CONFIG_PATH", path)
+    c = load(environ={}, uid=ROOT)
+    apply_options(c, {"hooks_dir": "/asked-for"})
+    resolve_defaults(c, {}, ROOT, {"hooks_dir"})
+    assert {(r.levelname, r.getMessage().split(" = ")[0]) for r in caplog.records} == {
+        ("INFO", "cni_default_network"),
+        ("WARNING", "hooks_dir"),
+    }
+
+
+def test_podmans_directories_need_share(conf: Any, caplog: pytest.LogCaptureFixture) -> None:
+    c = load(conf('tmp_dir = "/run/libpod"\nstatic_dir = "/var/lib/containers/storage/libpod"\n'))
+    resolve_defaults(c, {}, ROOT)
+    assert (c.tmp_dir, c.static_dir) == ("/run/libpod-core", "/var/lib/libpod-core")
+    for option in (
+        {"tmp_dir": "/var/run/libpod"},
+        {"static_dir": "/var/lib/containers/storage/libpod"},
+    ):
+        c = RuntimeConfig()
+        apply_options(c, option)
+        with pytest.raises(ConfigError, match="podman's own directory") as caught:
+            resolve_defaults(c, {}, ROOT, option)
+        assert 'share="podman"' in str(caught.value)
+    c = load(conf('share = "podman"\ntmp_dir = "/run/libpod"\n'))
+    resolve_defaults(c, {}, ROOT)
+    assert c.tmp_dir == "/run/libpod"
+
+
+def test_keys_of_later_podmans_are_no_mistake(conf: Any, caplog: pytest.LogCaptureFixture) -> None:
+    load(conf('num_locks = 2048\nlock_type = "shm"\n'))
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
 def test_defaults_and_built_settings_do_not_warn(
     conf: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libpod._sys: runtime directories, by cffi in API mode.
+
+setup.py runs this file from the top of the tree; the environment variables
+that it knows (LIBPOD_SANITIZE, LIBPOD_DEBUG) mean the same here.
+"""
+
+import os
+from glob import glob
+
+from cffi import FFI
+
+SANITIZE = os.environ.get("LIBPOD_SANITIZE", "")
+DEBUG = bool(SANITIZE or os.environ.get("LIBPOD_DEBUG"))
+
+# cffi's own half of the module is not written for -Wextra and -Wconversion;
+# ours is checked with them when the C tests are built.
+COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-D_GNU_SOURCE", "-Wall", "-pthread"]
+COMPILE += ["-iquote", "csrc"]  # not -I: <sys/...> must remain the system's
+LINK = ["-pthread"]
+COMPILE += ["-g", "-O1", "-UNDEBUG"] if DEBUG else ["-g0", "-O2"]
+if SANITIZE:
+    COMPILE += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
+    LINK += [f"-fsanitize={SANITIZE}"]
+
+INCLUDES = """
+#include "base/error.h"
+#include "sys/rundir.h"
+#include "sys/sys.h"
+"""
+
+ffi = FFI()
+with open("csrc/sys/cffi_sys.h") as declarations:
+    ffi.cdef(declarations.read())
+ffi.set_source(
+    "libpod._sys",
+    INCLUDES,
+    sources=["csrc/base/error.c", "csrc/sys/path.c", "csrc/sys/rundir.c"],
+    depends=glob("csrc/base/*.h") + glob("csrc/sys/*.h"),
+    extra_compile_args=COMPILE,
+    extra_link_args=LINK,
+)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+# cython: language_level=3, binding=True, auto_pickle=False, autotestdict=False
+"""Locks on files: what is called often.  Converts; libpod.lockfile has the policy and the words.
+
+A free lock is taken and released without giving the GIL up, which would cost as
+much as the lock; waits release it and serve signals.  Signals are served only
+while nothing is held, so a handler that raises cannot lose a lock.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
+from posix.types cimport mode_t
+
+cdef extern from "base/error.h":
+    cdef struct lp_error:
+        int code
+        int sys_errno
+        char message[512]
+    enum:
+        LP_EINVALID
+        LP_ETIMEOUT
+        LP_EINTERRUPTED
+
+cdef extern from "base/clock.h":
+    int64_t LP_FOREVER
+
+cdef extern from "sys/sys.h":
+    enum:
+        LP_EBUSY
+        LP_EGONE
+        LP_EREFUSED
+        LP_ECLOSED
+        LP_EHELD
+        LP_ENOTHELD
+
+cdef extern from "sys/lock.h":
+    cdef struct lp_lock
+    int lp_lock_take(lp_lock *) noexcept nogil
+    int lp_lock_try(lp_lock *, int, lp_error *) noexcept nogil
+    int lp_lock_wait(lp_lock *, int, int64_t, lp_error *) noexcept nogil
+    int lp_lock_unlock(lp_lock *) noexcept nogil
+    int lp_lock_unlink(lp_lock *, lp_error *) noexcept nogil
+    void lp_lock_close(lp_lock *) noexcept nogil
+    void lp_lock_abandon(lp_lock *) noexcept nogil
+    void lp_lock_free(lp_lock *) noexcept nogil
+
+cdef extern from "sys/lockfile.h":
+    int lp_lockfile_create(const char *, lp_lock **, lp_error *) noexcept nogil
+    int lp_lockfile_open(const char *, lp_lock **, lp_error *) noexcept nogil
+
+cdef extern from "sys/filelock.h":
+    int lp_filelock_open(const char *, mode_t, lp_lock **, lp_error *) noexcept nogil
+
+INVALID = LP_EINVALID
+TIMEOUT = LP_ETIMEOUT
+BUSY = LP_EBUSY
+GONE = LP_EGONE
+REFUSED = LP_EREFUSED
+CLOSED = LP_ECLOSED
+HELD = LP_EHELD
+NOT_HELD = LP_ENOTHELD
+FOREVER = LP_FOREVER
+
+
+cdef object told(int code, lp_error *err):
+    """(code, errno, text) of a failed call."""
+    return code, err.sys_errno, err.message.decode("utf-8", "replace")
+
+
+cdef class Handle:
+    """A struct lp_lock, for libpod.lockfile to derive from.
+
+    Methods with an underscore return None, or the code, errno and text of their
+    failure; the others leave that to the class below.
+    """
+
+    cdef lp_lock *lock_
+    cdef object __weakref__
+
+    def __dealloc__(self):
+        lp_lock_free(self.lock_)
+
+    cdef int check(self, bint is_open) except -1:
+        if (self.lock_ is not NULL) != is_open:
+            raise RuntimeError("a lock is opened once, and before its use")
+        return 0
+
+    def _open(self, bytes path, bint create):
+        cdef lp_error err
+        cdef const char *name = path
+        cdef int code
+        self.check(False)
+        with nogil:
+            if create:
+                code = lp_lockfile_create(name, &self.lock_, &err)
+            else:
+                code = lp_lockfile_open(name, &self.lock_, &err)
+        return told(code, &err) if code else None
+
+    def _open_record(self, bytes path, mode_t mode):
+        cdef lp_error err
+        cdef const char *name = path
+        cdef int code
+        self.check(False)
+        with nogil:
+            code = lp_filelock_open(name, mode, &self.lock_, &err)
+        return told(code, &err) if code else None
+
+    def lock(self, timeout=None, bint shared=False):
+        """Takes the lock; Ctrl-C and other signals are served while it waits.
+
+        Args:
+            timeout: seconds to wait, 0 for a single try, None for ever.
+            shared: a shared lock instead of an exclusive one.
+
+        Raises:
+            LockTimeout: it was not free in time; names the holder where it can be seen.
+            LockGone: the file was removed or replaced.
+            Closed, UsedAfterFork: this object is of no use any more.
+            InternalError: this thread holds the lock already.
+        """
+        self.check(True)
+        if shared or lp_lock_take(self.lock_):
+            self._wait(timeout, shared)
+
+    def unlock(self):
+        """Releases the lock.
+
+        Raises:
+            InternalError: this thread does not hold it.
+            Closed, UsedAfterFork: as for `lock()`.
+        """
+        cdef int code
+        self.check(True)
+        code = lp_lock_unlock(self.lock_)
+        if code:
+            raise self._not_unlocked(code)
+
+    def __enter__(self):
+        self.check(True)
+        if lp_lock_take(self.lock_):
+            self._wait(None, False)
+        return self
+
+    def __exit__(self, *exc_info):
+        cdef int code
+        self.check(True)
+        code = lp_lock_unlock(self.lock_)
+        # The block may have closed the lock, which released it.
+        if code and (self._forked or code != LP_ECLOSED):
+            raise self._not_unlocked(code)
+
+    def _attempt(self, bint shared):
+        cdef lp_error err
+        cdef int code
+        self.check(True)
+        code = lp_lock_try(self.lock_, shared, &err)
+        return told(code, &err) if code else None
+
+    def _await(self, bint shared, int64_t deadline):
+        cdef lp_error err
+        cdef int code = LP_EINTERRUPTED
+        self.check(True)
+        while code == LP_EINTERRUPTED:
+            PyErr_CheckSignals()
+            with nogil:
+                code = lp_lock_wait(self.lock_, shared, deadline, &err)
+        return told(code, &err) if code else None
+
+    def _unlink(self):
+        cdef lp_error err
+        cdef int code
+        self.check(True)
+        with nogil:
+            code = lp_lock_unlink(self.lock_, &err)
+        return told(code, &err) if code else None
+
+    def _close(self):
+        if self.lock_ is not NULL:
+            lp_lock_close(self.lock_)
+
+    def _abandon(self):
+        if self.lock_ is not NULL:
+            lp_lock_abandon(self.lock_)
