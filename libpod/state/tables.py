@@ -235,7 +235,8 @@ class Tables:
         bucket = inner(self._top(tx, kind.bucket), key_of(identifier))
         if bucket is None:
             raise InternalError(
-                f"{self.path or 'memory'}: {kind.word} {identifier} is listed, but has no record"
+                f"{self.path or 'memory'}: {kind.word} {identifier} is listed, but there is no "
+                f"bucket {text_of(kind.bucket)}/{identifier}"
             )
         return bucket
 

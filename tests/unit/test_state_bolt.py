@@ -34,6 +34,7 @@ from libpod.state import bolt
 from libpod.state.bolt import BoltState
 from libpod.state.errors import BadRecord
 from libpod.state.paths import RuntimePaths
+from libpod.state.records import ContainerConfig, ContainerState, PodConfig, PodState
 
 TOP = """all-ctrs allPods allVolumes ctr exec exit-code exit-code-time-stamp id-registry
     name-registry ns-registry pod runtime-config vol volume-ctrs""".split()
@@ -266,6 +267,24 @@ def test_unknown_members_stay(tmp_path: Path) -> None:
     assert json.loads(bucket["config"])["name"] == "renamed"
 
 
+def test_listing_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(raw: bytes) -> Any:
+        raise AssertionError("decoded")
+
+    with opened_block(tmp_path) as state:
+        state.add_pod(pod(1))
+        state.add_container_to_pod(state.pod(identifier(1)), ctr(2, pod=1))
+        state.add_container(ctr(3))
+        for kind in (ContainerConfig, ContainerState, PodConfig, PodState):
+            monkeypatch.setattr(kind, "decode", refuse)
+        assert [c.name for c in state.all_containers()] == ["test2", "test3"]
+        assert [c.pod_id[:1] for c in state.all_containers()] == ["1", ""]
+        assert [p.name for p in state.all_pods()] == ["test1"]
+        assert state.lookup_container("test3").netns == ""
+        with pytest.raises(AssertionError):
+            _ = state.all_containers()[0].state
+
+
 # --- whose database it is -----------------------------------------------------------------
 
 
@@ -428,7 +447,7 @@ HARMLESS = [("state", BAD_VALUES["wrong type in a config"])]
 @pytest.mark.parametrize("value", BAD_VALUES.values(), ids=BAD_VALUES)
 @pytest.mark.parametrize("key", ["config", "state"])
 def test_one_bad_record_is_named_and_harms_nobody_else(
-    tmp_path: Path, key: str, value: bytes | None
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, value: bytes | None
 ) -> None:
     with opened_block(tmp_path) as state:
         state.add_container(ctr(1))
@@ -455,6 +474,8 @@ def test_one_bad_record_is_named_and_harms_nobody_else(
                 assert word in str(error)
         assert [c.state.pid for c in state.all_containers() if c.id != bad.id] == [1234, 1234]
         state.refresh()
+        unread = key == "state" and (key, value) not in HARMLESS
+        assert (bad.id in caplog.text) is unread
         assert state.container(identifier(3)).state.pid == 0
         state.remove_container(bad)
         state.remove_container(state.container(identifier(1)))
