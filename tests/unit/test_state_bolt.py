@@ -267,6 +267,24 @@ def test_unknown_members_stay(tmp_path: Path) -> None:
     assert json.loads(bucket["config"])["name"] == "renamed"
 
 
+def test_a_dependent_outside_the_pod_holds_all_of_it(tmp_path: Path) -> None:
+    member, outside = identifier(2).encode(), identifier(9).encode()
+
+    def depend(tx: kv.Transaction) -> None:
+        tx.bucket(b"ctr").bucket(member).bucket(b"dependencies")[outside] = b"test9"
+
+    with opened_block(tmp_path) as state:
+        holder = pod(1)
+        state.add_pod(holder)
+        for number in (2, 3):
+            state.add_container_to_pod(holder, ctr(number, pod=1))
+        state.add_container(ctr(9))
+        edit(tmp_path, depend)  # no rule of ours allows it
+        with pytest.raises(ContainerExists, match=identifier(9)):
+            state.remove_pod_containers(holder)
+        assert ids(state.pod_containers(holder)) == ["2", "3"]
+
+
 def test_listing_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(raw: bytes) -> Any:
         raise AssertionError("decoded")
