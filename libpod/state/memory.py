@@ -4,76 +4,97 @@
 from __future__ import annotations
 
 import threading
-from typing import Generic
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from libpod.errors import ContainerExists, DBClosed, EmptyID, NoSuchContainer
-from libpod.state import ContainerT
+from libpod.errors import DBClosed
+from libpod.state.rules import Rules
+from libpod.state.tables import BUCKETS
+
+Undo = list[Callable[[], object]]
+"""What takes back the changes of a transaction, in the order of the changes."""
 
 
-class MemoryState(Generic[ContainerT]):
+class MemoryBucket:
+    """A table of pairs and buckets; every change leaves in `undo` how to take it back."""
+
+    def __init__(self, undo: Undo) -> None:
+        self._undo = undo
+        self._pairs: dict[bytes, bytes] = {}
+        self._buckets: dict[bytes, MemoryBucket] = {}
+
+    def bucket(self, name: bytes) -> MemoryBucket:
+        return self._buckets[name]
+
+    def create_bucket(self, name: bytes) -> MemoryBucket:
+        if name in self._buckets or name in self._pairs:
+            raise KeyError(name)
+        made = self._buckets[name] = MemoryBucket(self._undo)
+        self._undo.append(lambda: self._buckets.pop(name))
+        return made
+
+    def create_bucket_if_not_exists(self, name: bytes) -> MemoryBucket:
+        return self._buckets.get(name) or self.create_bucket(name)
+
+    def delete_bucket(self, name: bytes) -> None:
+        gone = self._buckets.pop(name)
+        self._undo.append(lambda: self._buckets.update({name: gone}))
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._pairs.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._remember(key)
+        self._pairs[key] = value
+
+    def delete(self, key: bytes) -> bool:
+        if key not in self._pairs:
+            return False
+        self._remember(key)
+        del self._pairs[key]
+        return True
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.keys()
+
+    def keys(self, prefix: bytes | None = None) -> Iterator[bytes]:
+        wanted = prefix or b""
+        found = (key for names in (self._pairs, self._buckets) for key in names)
+        return iter(sorted(key for key in found if key.startswith(wanted)))
+
+    def _remember(self, key: bytes) -> None:
+        before = self._pairs.get(key)
+        if before is None:
+            self._undo.append(lambda: self._pairs.pop(key))
+        else:
+            self._undo.append(lambda: self._pairs.update({key: before}))
+
+
+class MemoryState(Rules):
     """`State` over dictionaries."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
-        self._by_id: dict[str, ContainerT] = {}
-        self._by_name: dict[str, ContainerT] = {}
+        self._undo: Undo = []
+        self._top_bucket = MemoryBucket(self._undo)
         self._closed = False
+        for name in BUCKETS:
+            self._top_bucket.create_bucket(name)
 
-    def add_container(self, container: ContainerT) -> None:
+    @contextmanager
+    def _begin(self, write: bool = False) -> Iterator[MemoryBucket]:
         with self._lock:
-            self._check()
-            if container.id in self._by_id:
-                raise ContainerExists(f"ID {container.id} is in use")
-            if container.name in self._by_name:
-                raise ContainerExists(
-                    f'the container name "{container.name}" is in use by '
-                    f"{self._by_name[container.name].id}",
-                    remedy="choose another name, or remove that container",
-                )
-            self._by_id[container.id] = container
-            self._by_name[container.name] = container
-
-    def remove_container(self, container: ContainerT) -> None:
-        with self._lock:
-            self._check()
-            if self._by_id.pop(container.id, None) is None:
-                raise NoSuchContainer(f"no container with ID {container.id} found")
-            del self._by_name[container.name]
-
-    def container(self, container_id: str) -> ContainerT:
-        with self._lock:
-            self._check(container_id)
-            found = self._by_id.get(container_id)
-            if found is None:
-                raise NoSuchContainer(f"no container with ID {container_id} found")
-            return found
-
-    def lookup_container(self, id_or_name: str) -> ContainerT:
-        with self._lock:
-            self._check(id_or_name)
-            if id_or_name in self._by_id:
-                return self._by_id[id_or_name]
-            found = [c for i, c in self._by_id.items() if i.startswith(id_or_name)]
-            named = self._by_name.get(id_or_name)
-            if named is not None and named not in found:
-                found.append(named)
-            if len(found) > 1:
-                raise ContainerExists(f"more than one result for ID or name {id_or_name}")
-            if not found:
-                raise NoSuchContainer(f"no container with name or ID {id_or_name} found")
-            return found[0]
-
-    def all_containers(self) -> list[ContainerT]:
-        with self._lock:
-            self._check()
-            return [self._by_id[key] for key in sorted(self._by_id)]
+            if self._closed:
+                raise DBClosed("the state was closed")
+            self._undo.clear()
+            try:
+                yield self._top_bucket
+            except BaseException:
+                while self._undo:
+                    self._undo.pop()()
+                raise
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-
-    def _check(self, wanted: str = "any") -> None:
-        if self._closed:
-            raise DBClosed("the state was closed")
-        if not wanted:
-            raise EmptyID("name or ID cannot be empty")
