@@ -478,8 +478,12 @@ class Container:
 
     def _end(self, launched: Launch, grace: float) -> None:
         """The stop signal, the grace, then SIGKILL; returns when the exit is final."""
-        if grace > 0 and launched.send_signal(self._config.stop_signal):
-            if launched.ended.wait(grace):
+        if grace > 0:
+            deadline = time.monotonic() + grace
+            launched.await_command(deadline)
+            if launched.send_signal(self._config.stop_signal) and launched.ended.wait(
+                max(0.0, deadline - time.monotonic())
+            ):
                 return
             log.debug("container %s did not end within %g s", self.id, grace)
         none_left = launched.kill_all()

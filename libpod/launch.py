@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,7 @@ class Launch:
         self.ended = threading.Event()
         self.exit: Exit | None = None
         self._command = ""
+        self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
 
@@ -168,6 +170,7 @@ class Launch:
         try:
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
                 if self.bundle.cgroup in file.read():
+                    self._stub = _program(pid)
                     return process
         except OSError as error:
             log.debug("container %s: %s", self.bundle.container_id, error)
@@ -196,6 +199,15 @@ class Launch:
         """Whether the first process has not ended; the exit becomes final a little later."""
         init = self._init
         return init is not None and not init.ended()
+
+    def await_command(self, deadline: float) -> None:
+        """Waits until the first process is the command: what the OCI runtime has in its
+        place lives on for some milliseconds after `start`, and dies of a signal that
+        the command would have served, or loses it."""
+        while self._stub and _program(self.pid) == self._stub and self.has_process():
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.001)
 
     def kill_all(self) -> bool:
         """Ends every process of the container with SIGKILL; whether none is left."""
@@ -263,6 +275,14 @@ class Launch:
             monitor.ended(MONITOR_TIMEOUT)
         self._monitor = None  # an interrupt may bring us here a second time
         monitor.close()
+
+
+def _program(pid: int) -> str:
+    """What a process executes; "" where that cannot be seen."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return ""
 
 
 def _write_new(path: str, data: bytes) -> None:

@@ -33,12 +33,11 @@ from libpod.lockfile import LockFile, RecordLock
 from libpod.oci import Bundle, OCIRuntime, find_binary, find_runtime
 from libpod.result import Result
 from libpod.settings import SYSTEMD, RuntimeConfig, StateType
-from libpod.state.memory import MemoryState
+from libpod.state.live import LiveContainers
 
 if TYPE_CHECKING:
     from libpod.doctor import Problem
     from libpod.info import InfoData
-    from libpod.state import State
 
 log = logging.getLogger("libpod.runtime")
 
@@ -112,7 +111,7 @@ class Runtime:
             no_pivot_root=config.no_pivot_root,
         )
         self._cgroup_parent = PODMAN_CGROUP_PARENT if config.share else CGROUP_PARENT
-        self._state: State[Container] = MemoryState()
+        self._state = LiveContainers[Container]()
         alive = RecordLock(f"{self._tmp_dir}/alive.lck")
         try:
             with alive.held(ALIVE_TIMEOUT):

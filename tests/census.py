@@ -177,7 +177,7 @@ class Census:
 
     def _look_outside(self) -> list[str]:
         found = [f"new: {process}" for process in self._left_processes()]
-        found += [f"new: cgroup {path}" for path in self._left_cgroups()]
+        found += [f"new: cgroup {path}" for path in self.left_cgroups()]
         found += [f"new: file {path}" for path in self._left_files()]
         return sorted(found)
 
@@ -191,7 +191,7 @@ class Census:
         deadline = time.monotonic() + SETTLE
         while self._left_processes() and time.monotonic() < deadline:
             time.sleep(0.02)
-        for path in sorted(self._left_cgroups(), reverse=True):
+        for path in sorted(self.left_cgroups(), reverse=True):
             try:
                 os.rmdir(path)
             except OSError:
@@ -227,7 +227,7 @@ class Census:
             if len(word) == 64
         }
 
-    def _left_cgroups(self) -> set[str]:
+    def left_cgroups(self) -> set[str]:
         new = cgroups() - self._cgroups
         if not new:
             return new

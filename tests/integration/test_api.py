@@ -1,91 +1,187 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation shows, run as it stands there."""
+"""The Python API as it is promised: what is built works as written, the rest says so."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from census import processes
+from conftest import Dirs, needed
 
 import libpod
-from conftest import Dirs
-from libpod import Limits, NotBuilt, Reason, Runtime, Spec
+from libpod import (
+    CommandNotFound,
+    ContainerFailed,
+    Limits,
+    Mount,
+    NotBuilt,
+    Reason,
+    Runtime,
+    Spec,
+    StateType,
+)
 
-README = Path(__file__).parents[2] / "README.md"
+Python = Callable[..., "subprocess.Popen[str]"]
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def test_the_readmes_example_as_printed(rootfs: str, dirs: Dirs) -> None:
-    text = README.read_text(encoding="utf-8")
-    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert example is not None
-    os.symlink(rootfs, f"{dirs.work}/rootfs")
-    # The directories alone differ: a test keeps away from the host's own runtime.
-    program = (
-        "import libpod.config\n"
-        f"libpod.config._data_directories = lambda *a: ({dirs.static!r}, {dirs.static!r})\n"
-        f"libpod.config._run_directories = lambda *a: ({dirs.tmp!r}, {dirs.tmp!r})\n"
-        + example.group(1)
+# --- as written -----------------------------------------------------------------------
+
+
+def test_the_upper_layer(
+    options: dict[str, str], own_rootfs: str, dirs: Dirs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(dirs.work)  # own_rootfs is "rootfs/" there
+    job = Spec(
+        rootfs="rootfs/",
+        user="1000:1000",
+        read_only=True,
+        tmpfs={"/tmp": "64M"},
+        network="none",
+        env={"CI": "1"},
+        limits=Limits(memory="512M", swap=0, cpus=1, pids=128, output="4M"),
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=dirs.work, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0] == r"b'hello\n' b'oops\n' 7"
-    assert lines[-1] == "137"
-    assert [line.split()[0] for line in lines[1:-1]] == [
-        "prepare", "create", "start", "run", "release",
-    ]  # fmt: skip
+    box = Spec(rootfs="rootfs/", stop_signal="KILL")
+
+    with Runtime(**options) as rt:
+        for p in rt.doctor():
+            assert p.what and p.severity in ("error", "warning", "info") and p.remedy is not None
+        r = rt.run(job, ["sh", "-c", "echo $((6*7))"], input=b"", timeout=30, grace=2)
+        assert (r.reason, r.exit_code, r.stdout) == (Reason.EXITED, 0, b"42\n")
+        assert (r.stderr, r.truncated) == (b"", False)
+        assert r.usage.cpu_seconds is not None and r.usage.memory_peak is not None
+        assert sum(r.phases.values()) > 0
+        r.check()
+        with pytest.raises(ContainerFailed):
+            rt.run(job, ["false"]).check()
+
+        with rt.start(box, ["sh", "-c", "echo ready; sleep 100"], name="web") as c:
+            assert rt.lookup_container("web") is c
+            c.stop(grace=5)
+            assert c.wait() == 137
+        assert rt.get_containers() == []  # removed at the end of the block
+
+        other = box.but(command=["sh", "-c", "exit 3"], key=3)
+        assert (box.command, other.key) == (None, 3)
+        assert rt.run(other).exit_code == rt.run(other).key == 3
 
 
-def test_the_page_that_is_frozen(rt: Runtime, rootfs: str) -> None:
-    job = Spec("localhost/python:3", user="1000:1000", read_only=True, tmpfs={"/tmp": "64M"},
-               network="none", env={"CI": "1"},
-               limits=Limits(memory="512M", swap=0, cpus=1, pids=128, output="4M"))  # fmt: skip
-    box = Spec(rootfs=rootfs)
-    for p in rt.doctor():
-        assert p.what and p.severity in ("error", "warning", "info") and p.remedy
-    with pytest.raises(NotBuilt, match="images"):
-        rt.run(job, ["python", "-c", "print(6*7)"], input=b"", timeout=30, grace=2)
-    here = job.but(image=None, rootfs=rootfs, limits=job.limits.but(memory=None, swap=None))
-    r = rt.run(here, ["sh", "-c", "echo $((6*7))"], input=b"", timeout=30, grace=2)
-    assert (r.reason, r.exit_code, r.stdout) == (Reason.EXITED, 0, b"42\n")
-    assert (r.stderr, r.truncated) == (b"", False)
-    assert r.usage.cpu_seconds is None or r.usage.cpu_seconds > 0
-    assert r.phases["create"] > 0
-    r.check()
-    with rt.start(box, ["sh", "-c", "echo ready; sleep 100"], name="web") as c:
-        assert rt.lookup_container("web") is c
-        c.stop(grace=0)
-        assert c.wait() == 137
-    assert rt.get_containers() == []
+def test_the_lower_layer(rt: Runtime, rootfs: str) -> None:
+    with rt.start(Spec(rootfs=rootfs), ["true"]) as model:
+        oci_spec = model.spec
+    oci_spec["process"]["args"] = ["sleep", "1000"]
+    c = rt.new_container(oci_spec, name="lower", stop_signal="KILL")
+    for verb in ("init", "start", "pause", "unpause"):
+        getattr(c, verb)()
+    assert str(c.state.status) == "running"
+    c.kill(9)
+    assert c.wait() == 137
+    c.start()
+    c.stop(0)
+    c.delete()
+    assert not rt.has_container(c.id)
+
+
+def test_names_of_the_package() -> None:
+    for name in libpod.__all__:
+        assert getattr(libpod, name) is not None
+    assert libpod.Runtime is Runtime and libpod.aio.Runtime is not Runtime
+
+
+def test_an_error_carries_what_it_takes_to_act(rt: Runtime, box: Spec) -> None:
+    with pytest.raises(CommandNotFound) as caught:
+        rt.run(box, ["nosuch"])
+    error = caught.value
+    assert (error.fault, error.phase, error.retryable) == ("job", "create", False)
+    assert error.container_id and error.remedy and error.detail
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is CommandNotFound and str(copy) == str(error)
+    assert copy.__dict__ == error.__dict__
+
+
+# --- not built yet -----------------------------------------------------------------------
 
 
 def test_what_is_not_built_says_so(rt: Runtime, box: Spec) -> None:
-    specs = (box.but(command=["sh", "-c", f"exit {i % 7}"], key=i) for i in range(1000))
-    for call in (
-        lambda: rt.run_many(specs, in_flight=64, timeout=60),
-        lambda: rt.pool(box, size=16),
-        lambda: rt.events(since="10m"),
-        rt.audit,
-        libpod.aio.Runtime,
-        lambda: rt.run(box.but(network="bridge"), ["true"]),
-        lambda: Runtime(state_type=libpod.StateType.BOLTDB),
-        lambda: Runtime(cgroup_manager="systemd"),
-        lambda: Runtime(share="podman"),
-    ):
-        with pytest.raises(NotBuilt) as caught:
-            call()
-        assert isinstance(caught.value, NotImplementedError)
-    with rt.start(box, ["sleep", "100"]) as c:
-        for call in (
-            lambda: c.exec(["id", "-u"], timeout=5),
-            lambda: c.logs(follow=True),
-            lambda: c.wait_for_log(b"ready", timeout=10),
-        ):
-            with pytest.raises(NotBuilt):
+    image = Spec("localhost/python:3")
+    with rt.start(box, ["sleep", "1000"]) as c:
+        calls: dict[str, Callable[[], Any]] = {
+            "run_many": lambda: rt.run_many((box for _ in range(3)), in_flight=64, timeout=60),
+            "pool": lambda: rt.pool(box, size=16),
+            "events": lambda: rt.events(since="10m"),
+            "audit": rt.audit,
+            "exec": lambda: c.exec(["id", "-u"], timeout=5),
+            "logs": lambda: c.logs(follow=True),
+            "wait_for_log": lambda: c.wait_for_log(b"ready", timeout=10),
+            "image": lambda: rt.run(image, ["true"]),
+            "image of start": lambda: rt.start(image, ["true"]),
+            "image of create": lambda: rt.create(image, ["true"]),
+            "bridge": lambda: Spec(rootfs="/", network="bridge"),
+            "container network": lambda: Spec(rootfs="/", network="container:web"),
+            "named volume": lambda: Mount("data", "/data"),
+            "aio": libpod.aio.Runtime,
+        }
+        for name, call in calls.items():
+            with pytest.raises(NotBuilt, match="not built yet") as caught:
                 call()
+            assert isinstance(caught.value, NotImplementedError), name
+    assert rt.get_containers() == []
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"state_type": StateType.BOLTDB},
+        {"cgroup_manager": "systemd"},
+        {"share": "podman"},
+    ],
+)
+def test_options_that_are_not_built(
+    options: dict[str, str], dirs: Dirs, option: dict[str, Any]
+) -> None:
+    with pytest.raises(NotBuilt) as caught:
+        Runtime(**{**options, **option})
+    assert caught.value.remedy
+    assert not os.path.exists(dirs.tmp)
+
+
+# --- the README ------------------------------------------------------------------------------
+
+
+def blocks(language: str) -> list[str]:
+    with open(f"{PROJECT}/README.md", encoding="utf-8") as file:
+        return re.findall(rf"^```{language}\n(.*?)^```$", file.read(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_of_the_readme(python: Python, dirs: Dirs) -> None:
+    """As printed, with default directories; these are in a mount namespace of its own."""
+    shell = next(text for text in blocks("sh") if "busybox --install" in text)
+    needed("busybox")
+    subprocess.run(["sh", "-e", "-c", shell], cwd=dirs.work, check=True)
+    child = python(
+        "say(os.readlink('/proc/self/ns/mnt'))\n" + blocks("python")[0],
+        before="mount -t tmpfs -o mode=755 none /run && mount -t tmpfs -o mode=755 none /var/lib",
+        cwd=dirs.work,
+    )
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, re.sub(r"^.*(kept but has no|is not built yet,).*\n", "", err)) == (0, "")
+    namespace, first, *phases, last = out.splitlines()
+    assert first == r"b'hello\n' b'oops\n' 7"
+    assert last == "137"
+    assert [line.split()[0] for line in phases] == ["prepare", "create", "start", "run", "release"]
+    assert all(re.fullmatch(r"\w+ took \d+\.\d ms", line) for line in phases)
+    left = []
+    for process in processes().values():
+        try:
+            if os.readlink(f"/proc/{process.pid}/ns/mnt") == namespace:
+                left.append(process)
+        except OSError:
+            continue
+    assert left == []

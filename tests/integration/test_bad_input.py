@@ -67,7 +67,7 @@ def check(
     assert "\n" not in str(error)
 
 
-# --- no such program -----------------------------------------------------------------------
+# --- no such program ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["conmon_path", "oci_runtime"])
@@ -107,7 +107,7 @@ def test_a_program_that_went_after_the_opening(
         assert oci in str(failure.value)
 
 
-# --- root file system and command -------------------------------------------------------------
+# --- root file system and command ------------------------------------------------------------
 
 
 def test_a_root_that_is_none(rt: Runtime, dirs: Dirs) -> None:
@@ -167,7 +167,7 @@ def test_a_working_directory_that_is_a_file(rt: Runtime, box: Spec) -> None:
     check(caught.value, phase="create")
 
 
-# --- configuration --------------------------------------------------------------------------------
+# --- configuration ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_an_unknown_option(options: dict[str, str]) -> None:
         Runtime(**options, statik_dir="/x")
 
 
-# --- an OCI runtime that misbehaves -----------------------------------------------------------------
+# --- an OCI runtime that misbehaves ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def test_a_runtime_that_is_no_runtime(options: dict[str, str], box: Spec) -> Non
         check(caught.value, phase="create")
 
 
-# --- a conmon that misbehaves ---------------------------------------------------------------------
+# --- a conmon that misbehaves ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -542,7 +542,7 @@ def test_a_conmon_that_is_no_conmon(options: dict[str, str], box: Spec) -> None:
         assert caught.value.detail  # cat's own complaint
 
 
-# --- directories and disks ---------------------------------------------------------------------------
+# --- directories and disks ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -709,7 +709,7 @@ def test_no_descriptor_left_to_open(rt: Runtime, box: Spec, said: Said) -> None:
     assert all(isinstance(error, LibpodError) for error in failures), failures
 
 
-# --- exit files -----------------------------------------------------------------------------------------
+# --- exit files ------------------------------------------------------------
 
 
 def put_exit_file(dirs: Dirs, container_id: str, make: Callable[[str], Any]) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from census import processes
 from conftest import Dirs, await_output
-from libpod import Runtime, RuntimeStopped, Spec, Status, UsedAfterFork
+from libpod import Container, Runtime, RuntimeStopped, Spec, Status, UsedAfterFork
 from libpod.errors import LockTimeout
 from libpod.lockfile import LockFile
 
@@ -418,7 +418,7 @@ def test_shutdown_ends_the_waiting_of_other_threads(
     c = other.start(box, SLEEP)
     ended: list[BaseException] = []
 
-    def wait() -> None:
+    def wait(c: Container = c) -> None:
         try:
             c.wait()
         except RuntimeStopped as error:

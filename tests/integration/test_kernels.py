@@ -100,7 +100,8 @@ def test_cgroup_version_2(version_2: Callable[[str], list[str]]) -> None:
         """
 with Runtime(**options) as rt:
     assert rt._host.cgroups.mode == "v2"
-    r = rt.run(box, ["sh", "-c", "grep ^0: /proc/self/cgroup; readlink /proc/self/ns/cgroup; exit 3"])
+    look = "grep ^0: /proc/self/cgroup; readlink /proc/self/ns/cgroup; exit 3"
+    r = rt.run(box, ["sh", "-c", look])
     group, namespace = r.stdout.decode().split()
     say(r.reason.value, r.exit_code, group, namespace != os.readlink("/proc/self/ns/cgroup"))
     say(r.usage.cpu_seconds > 0)

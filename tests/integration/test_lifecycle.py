@@ -257,6 +257,14 @@ def test_stop_lets_it_end_by_itself(rt: Runtime, box: Spec) -> None:
     assert c.state.status is Status.STOPPED
 
 
+def test_stop_just_after_the_start_is_for_the_command(rt: Runtime, box: Spec) -> None:
+    """Not for what the OCI runtime has in its place for some milliseconds more."""
+    for _ in range(10):
+        with rt.start(box.but(stop_signal="TERM"), SLEEP) as c:
+            c.stop(grace=0.1)
+            assert c.wait() == 137
+
+
 def test_stop_by_another_signal(rt: Runtime, box: Spec) -> None:
     usr1 = [word.replace("TERM", "USR1") for word in POLITE]
     c = rt.start(box.but(stop_signal="USR1"), usr1)
