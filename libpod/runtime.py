@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -437,26 +438,22 @@ class Runtime:
         )
 
     def _register(self, config: ContainerConfig) -> Container:
-        """Gives the container its directory, its lock and its place in the state."""
+        """Gives the container its directory, its lock and its place in the state.
+
+        An interrupt may come at any moment, so what was made is undone by its
+        path; nobody else knows the ID yet.
+        """
         directory = config.bundle.directory
+        lock_path = f"{self._tmp_dir}/lock/{config.id}"
         try:
-            os.mkdir(directory, 0o700)
-        except OSError as error:
-            raise SystemCallError(
-                f"cannot make the container's directory {directory}: {error.strerror}",
-                error.errno or 0,
-                phase="prepare",
-            ) from error
-        lock: LockFile | None = None
-        try:
-            lock = LockFile.create(f"{self._tmp_dir}/lock/{config.id}")
+            _make_directory(directory)
+            lock = LockFile.create(lock_path)
             container = Container(self._engine, config, lock, self.remove_container)
             self._state.add_container(container)
             return container
         except BaseException:
-            if lock is not None:
-                lock.remove()
-                lock.close()
+            with suppress(FileNotFoundError):
+                os.unlink(lock_path)
             remove_tree(directory)
             raise
 
@@ -466,6 +463,18 @@ class Runtime:
         except NoSuchContainer:
             return False
         return True
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except OSError as error:
+        raise SystemCallError(
+            f"cannot make the container's directory {path}: {error.strerror}",
+            error.errno or 0,
+            phase="prepare",
+            remedy="check the space and the permissions of the file system",
+        ) from error
 
 
 @cache

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from census import processes
-from conftest import Dirs, needed
 
 import libpod
+from census import processes
+from conftest import Dirs, needed
 from libpod import (
     CommandNotFound,
     ContainerFailed,
@@ -171,7 +171,8 @@ def test_the_example_of_the_readme(python: Python, dirs: Dirs) -> None:
         cwd=dirs.work,
     )
     out, err = child.communicate(timeout=60)
-    assert (child.returncode, re.sub(r"^.*(kept but has no|is not built yet,).*\n", "", err)) == (0, "")
+    said = re.sub(r"^.*(kept but has no|is not built yet,).*\n", "", err)
+    assert (child.returncode, said) == (0, "")
     namespace, first, *phases, last = out.splitlines()
     assert first == r"b'hello\n' b'oops\n' 7"
     assert last == "137"
