@@ -1230,7 +1230,7 @@ cdef class Bucket:
         return iterator
 
     def items(self, prefix=None, start=None, stop=None, bint reverse=False):
-        """Pairs in key order from `start` up to, not including, `stop`; a bucket's value is None."""
+        """Pairs in key order, from `start` to before `stop`; a bucket's value is None."""
         return self.iterate(ITER_ITEMS, prefix, start, stop, reverse)
 
     def keys(self, prefix=None, start=None, stop=None, bint reverse=False):

@@ -52,22 +52,30 @@ class PumpEnd(enum.Enum):
 
 def connect(bundle_directory: str) -> socket.socket:
     """Connects to the monitor of the container in `bundle_directory`."""
-    import socket
-
-    # Through the descriptor: a socket's path may have 107 bytes only.
-    directory = os.open(bundle_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        connection.connect(f"/proc/self/fd/{directory}/attach")
+        # Through the descriptor: a socket's path may have 107 bytes only.
+        directory = os.open(bundle_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _connect(f"/proc/self/fd/{directory}/attach")
+        finally:
+            os.close(directory)
     except OSError as error:
-        connection.close()
         raise SystemCallError(
             f"cannot attach to the container in {bundle_directory}: {error.strerror}",
             error.errno or 0,
             remedy="its monitor is gone, or the container has ended",
         ) from error
-    finally:
-        os.close(directory)
+
+
+def _connect(path: str) -> socket.socket:
+    import socket
+
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -162,8 +170,6 @@ class Pump:
             self._watch_input()
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             ready = dict(self._poller.poll(left))
-            if not ready:
-                return PumpEnd.TIMEOUT
             if ready.get(sock, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
                 end = self._receive()
                 if end is not None:
@@ -174,6 +180,9 @@ class Pump:
                 self._read_input(self._input_fd)
             if self._detached and not self._unsent:
                 return PumpEnd.DETACHED
+            # Also where there is always something to move.
+            if deadline is not None and time.monotonic() >= deadline:
+                return PumpEnd.TIMEOUT
 
     def _interest(self) -> int:
         sending = self._input_open and (self._unsent or self._input_fd is None)
