@@ -36,8 +36,13 @@
 #define COMMIT_GROW_MIN ((uint64_t)64 << 10)
 #define COMMIT_GROW_MAX ((uint64_t)4 << 20)
 /* How many free pages are left lying for the sake of one run: a quarter of the
- * file, or what a freelist of one page can name. */
+ * file, half of it for a commit of many pages, or what a freelist of one page
+ * can name. */
 #define COMMIT_PATIENCE 4U
+#define COMMIT_PATIENCE_MANY 2U
+#define COMMIT_MANY 16U
+/* So many pages go into the tightest holes, where one hole takes the rest. */
+#define COMMIT_SINGLES 3U
 #define COMMIT_FRAGMENTS 480U
 
 struct commit {
@@ -48,6 +53,7 @@ struct commit {
 
     uint64_t run;      /* the current run: first page not placed yet */
     uint64_t run_left; /* its pages */
+    uint64_t reserved; /* in pieces: the freelist's first page, or 0 */
 
     uint8_t *buffer; /* pages placed but not written */
     size_t room;
@@ -173,6 +179,23 @@ static int commit_append(struct commit *commit, uint64_t pages, struct lp_error 
     return LP_OK;
 }
 
+/* The freelist comes last, when no hole may be left that takes all of it. */
+static int commit_reserve(struct commit *commit, uint64_t freelist_pages, struct lp_error *err)
+{
+    uint64_t largest = lp_freelist_largest(&commit->tx->db->freelist);
+    int rc;
+
+    if (freelist_pages < 2 || largest + COMMIT_SINGLES >= commit->need) /* it goes with the rest */
+        return LP_OK;
+    rc = commit_take(commit, freelist_pages, err);
+    if (rc == 1) {
+        commit->reserved = commit->run;
+        commit->run_left = 0;
+        commit->need -= freelist_pages;
+    }
+    return rc < 0 ? rc : LP_OK;
+}
+
 /* One run for everything, unless so much lies free in pieces that the file
  * had better not grow; then each node finds its own.
  *
@@ -181,9 +204,10 @@ static int commit_append(struct commit *commit, uint64_t pages, struct lp_error 
  * filled in the same direction, each hole would be one leaf short of the next
  * commit.  So every other one is filled from its end: the pages that go soon
  * lie side by side, and the hole of two commits takes the third. */
-static int commit_plan(struct commit *commit, struct lp_error *err)
+static int commit_plan(struct commit *commit, uint64_t freelist_pages, struct lp_error *err)
 {
-    uint64_t patience = commit->meta.pages / COMMIT_PATIENCE;
+    uint64_t patience =
+        commit->meta.pages / (commit->need > COMMIT_MANY ? COMMIT_PATIENCE_MANY : COMMIT_PATIENCE);
     int rc = commit_take(commit, commit->need, err);
 
     if (rc < 0)
@@ -192,7 +216,7 @@ static int commit_plan(struct commit *commit, struct lp_error *err)
         if (patience < COMMIT_FRAGMENTS)
             patience = COMMIT_FRAGMENTS;
         if (commit->tx->db->freelist.free_pages > patience || !commit_fits(commit, commit->need))
-            return LP_OK;
+            return commit_reserve(commit, freelist_pages, err);
         rc = commit_append(commit, commit->need, err);
         if (rc != LP_OK)
             return rc;
@@ -206,17 +230,41 @@ static int commit_plan(struct commit *commit, struct lp_error *err)
     return LP_OK;
 }
 
-/* In pieces: the tightest hole for one node, until a hole takes all the rest.
- * The rest is what the next commit will free, together again: so two such
- * holes serve for ever, and single pages go where single pages were. */
+/* What is left of the current run goes back: the next node needs more. */
+static int commit_give_back(struct commit *commit, struct lp_error *err)
+{
+    struct lp_extents *taken = &commit->tx->taken;
+    struct lp_extent left = {commit->run, commit->run_left};
+    struct lp_extents back = {.at = &left, .used = 1, .room = 1};
+    int rc;
+
+    if (commit->run_left == 0)
+        return LP_OK;
+    rc = lp_freelist_untake(&commit->tx->db->freelist, &back, err);
+    if (rc != LP_OK)
+        return rc;
+    taken->at[taken->used - 1].count -= commit->run_left;
+    commit->run_left = 0;
+    return LP_OK;
+}
+
+/* In pieces.  Where a hole takes all but a few pages, these go into the
+ * tightest ones: the next commit will free the rest together again, so two such
+ * holes serve for ever, and single pages go where single pages were.  A commit
+ * that needs more takes the largest holes there are. */
 static int commit_find_piece(struct commit *commit, uint64_t pages, struct lp_error *err)
 {
-    int rc = commit_take(commit, commit->need, err);
+    uint64_t largest;
+    int rc = commit_give_back(commit, err);
 
-    if (rc == 0)
-        rc = commit_take(commit, pages, err);
-    if (rc == 0)
+    if (rc == LP_OK)
+        rc = commit_take(commit, commit->need, err);
+    if (rc != 0)
+        return rc < 0 ? rc : LP_OK;
+    largest = lp_freelist_largest(&commit->tx->db->freelist);
+    if (largest < pages)
         return commit_append(commit, pages, err);
+    rc = commit_take(commit, largest + COMMIT_SINGLES < commit->need ? largest : pages, err);
     return rc < 0 ? rc : LP_OK;
 }
 
@@ -330,8 +378,14 @@ static int commit_write_freelist(struct commit *commit, uint64_t pages, struct l
     struct lp_tx *tx = commit->tx;
     struct lp_extents all = {0};
     uint8_t *data;
-    int rc = commit_place(commit, pages, &commit->meta.freelist, &data, err);
+    int rc;
 
+    if (commit->reserved != 0) {
+        commit->run = commit->reserved;
+        commit->run_left = pages;
+        commit->need += pages;
+    }
+    rc = commit_place(commit, pages, &commit->meta.freelist, &data, err);
     if (rc == LP_OK)
         rc = lp_freelist_gather(&tx->db->freelist, &tx->freed, &all, &tx->fault, err);
     if (rc == LP_OK) {
@@ -491,7 +545,7 @@ static int commit_place_all(struct commit *commit, uint64_t freelist_pages, stru
     commit->buffer = malloc(commit->room);
     if (commit->buffer == NULL)
         return lp_fail(err, LP_ENOMEM, "no memory for the pages of a commit");
-    rc = commit_plan(commit, err);
+    rc = commit_plan(commit, freelist_pages, err);
     if (rc == LP_OK)
         rc = commit_write_buckets(commit, err);
     if (rc == LP_OK && freelist_pages == 0)

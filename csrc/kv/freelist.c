@@ -10,7 +10,8 @@
  *     pages checks it: a file whose freelist lies is found before it is
  *     written, not after.
  *  3. A page leaves `free` only by take, and comes back only by untake (the
- *     same transaction, rolled back) or through `pending`.
+ *     same transaction, which did not use it or was rolled back) or through
+ *     `pending`.
  */
 #include "kv/freelist.h"
 
@@ -182,6 +183,17 @@ uint64_t lp_freelist_take(struct lp_freelist *list, uint64_t count)
     }
     list->free_pages -= count;
     return start;
+}
+
+uint64_t lp_freelist_largest(const struct lp_freelist *list)
+{
+    uint64_t largest = 0;
+
+    for (size_t i = 0; i < list->free.used; i++) {
+        if (list->free.at[i].count > largest)
+            largest = list->free.at[i].count;
+    }
+    return largest;
 }
 
 int lp_freelist_untake(struct lp_freelist *list, struct lp_extents *taken, struct lp_error *err)

@@ -62,7 +62,10 @@ const char *lp_freelist_parse(const uint8_t *data, size_t size, uint64_t pages,
  * there is none (page 0 is never free). */
 uint64_t lp_freelist_take(struct lp_freelist *list, uint64_t count);
 
-/* Gives back what lp_freelist_take() gave, after a rollback. */
+/* Pages of the largest run there is. */
+uint64_t lp_freelist_largest(const struct lp_freelist *list);
+
+/* Gives back what lp_freelist_take() gave and nobody used. */
 int lp_freelist_untake(struct lp_freelist *list, struct lp_extents *taken, struct lp_error *err);
 
 /* Makes room for one lp_freelist_defer(). */
