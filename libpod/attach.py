@@ -160,6 +160,7 @@ class Pump:
         self._input_open = data is not None or input_fd is not None
         self._filter = _DetachFilter(detach_keys)
         self._detached = False
+        self._reset = False
         self._poller = select.poll()
 
     def run(self, deadline: float | None = None) -> PumpEnd:
@@ -208,7 +209,10 @@ class Pump:
         except BlockingIOError:
             return None
         except ConnectionError:
-            return PumpEnd.CLOSED
+            # Told once, and before what lies there still: conmon has gone without
+            # reading the last of our input.
+            again, self._reset = self._reset, True
+            return PumpEnd.CLOSED if again else None
         if not packet:
             return PumpEnd.CLOSED
         taken = packet[0] not in (STDOUT, STDERR) or self._output(packet[0], packet[1:])

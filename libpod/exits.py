@@ -72,6 +72,8 @@ class ExitWatcher:
         """Calls `on_exit` when the container has ended, even if it has ended already."""
         directory = self._directory
         with self._lock:
+            if self._closing:
+                raise Closed("the watch over containers was closed")
             token = self._next_token
             self._next_token += 1
             self._by_token[token] = _Watched(container_id, monitor, on_exit)

@@ -379,14 +379,17 @@ int lp_spawn(const struct lp_spawn *request, struct lp_process *process, struct 
 void lp_process_close(struct lp_process *process)
 {
     lp_close_fd(&process->pidfd);
+    process->pid = -1;
 }
 
 int lp_process_signal(const struct lp_process *process, int signal_number, struct lp_error *err)
 {
     int rc;
 
-    if (process->pid <= 0) /* kill(0) and kill(-1) are whole groups */
-        return lp_fail(err, LP_EINVALID, "there is no process to signal");
+    if (process->pid <= 0) { /* kill(0) and kill(-1) are whole groups */
+        errno = ESRCH;
+        return lp_fail_errno(err, "cannot signal a process that was closed");
+    }
     if (process->pidfd >= 0)
         rc = (int)syscall(SYS_pidfd_send_signal, process->pidfd, signal_number, NULL, 0U);
     else
@@ -447,6 +450,8 @@ static int await_end(const struct lp_process *process, int64_t deadline, struct 
 
 int lp_process_ended(const struct lp_process *process, int64_t deadline, struct lp_error *err)
 {
+    if (process->pid <= 0)
+        return lp_fail(err, LP_EINVALID, "cannot wait for a process that was closed");
     for (;;) {
         int rc = await_end(process, deadline, err);
 
@@ -465,6 +470,8 @@ int lp_process_wait(const struct lp_process *process, int64_t deadline, int *cod
     idtype_t by = process->pidfd >= 0 ? (idtype_t)P_PIDFD : P_PID;
     id_t which = process->pidfd >= 0 ? (id_t)process->pidfd : (id_t)process->pid;
 
+    if (process->pid <= 0)
+        return lp_fail(err, LP_EINVALID, "cannot wait for a process that was closed");
     for (;;) {
         siginfo_t info = {.si_pid = 0};
         int rc;

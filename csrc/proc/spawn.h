@@ -69,7 +69,7 @@ int lp_process_wait(const struct lp_process *process, int64_t deadline, int *cod
                     struct lp_error *err);
 
 /* Sends a signal through the pidfd, or to the pid where there is none.  The
- * error of a process that is gone is LP_ESYSTEM with ESRCH. */
+ * error of a process that is gone, or was closed, is LP_ESYSTEM with ESRCH. */
 int lp_process_signal(const struct lp_process *process, int signal_number, struct lp_error *err);
 
 /* Opens a process that need not be our child; on a kernel without pidfds only
@@ -81,7 +81,8 @@ int lp_process_open(pid_t pid, struct lp_process *process, struct lp_error *err)
  * LP_ETIMEOUT, LP_EINTERRUPTED. */
 int lp_process_ended(const struct lp_process *process, int64_t deadline, struct lp_error *err);
 
-/* Closes the descriptor; the process goes on. */
+/* Closes the descriptor; the process goes on.  What was closed can be neither
+ * signalled nor waited for: its number may be another's by then. */
 void lp_process_close(struct lp_process *process);
 
 #endif

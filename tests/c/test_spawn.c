@@ -633,6 +633,7 @@ static void test_opening_a_process(void)
     struct lp_process child = LP_PROCESS_NONE;
     struct lp_process opened = LP_PROCESS_NONE;
     struct lp_error err;
+    pid_t pid;
 
     CHECK(lp_spawn(&request, &child, &err) == LP_OK);
     CHECK(lp_process_open(child.pid, &opened, &err) == LP_OK);
@@ -641,12 +642,33 @@ static void test_opening_a_process(void)
     CHECK(lp_process_signal(&opened, SIGKILL, &err) == LP_OK);
     CHECK(lp_process_ended(&opened, after_ms(20000), &err) == LP_OK);
     lp_process_close(&opened);
+    pid = child.pid;
     CHECK(wait_for(&child) == -SIGKILL);
-    CHECK(lp_process_open(child.pid, &opened, &err) == LP_ESYSTEM && err.sys_errno == ESRCH);
+    CHECK(lp_process_open(pid, &opened, &err) == LP_ESYSTEM && err.sys_errno == ESRCH);
     CHECK(lp_process_open(0, &opened, &err) == LP_EINVALID);
     CHECK(lp_process_open(-1, &opened, &err) == LP_EINVALID);
     opened = LP_PROCESS_NONE; /* kill(-1) would be everybody */
-    CHECK(lp_process_signal(&opened, SIGKILL, &err) == LP_EINVALID);
+    CHECK(lp_process_signal(&opened, SIGKILL, &err) == LP_ESYSTEM && err.sys_errno == ESRCH);
+}
+
+static void test_a_closed_process_is_left_alone(void)
+{
+    char *argv[4];
+    struct lp_spawn request = command(script(argv, "exec sleep 1000"));
+    struct lp_process child = LP_PROCESS_NONE;
+    struct lp_process opened = LP_PROCESS_NONE;
+    struct lp_error err;
+    int code = 1000;
+
+    CHECK(lp_spawn(&request, &child, &err) == LP_OK);
+    CHECK(lp_process_open(child.pid, &opened, &err) == LP_OK);
+    lp_process_close(&opened);
+    CHECK(lp_process_signal(&opened, SIGKILL, &err) == LP_ESYSTEM && err.sys_errno == ESRCH);
+    CHECK(lp_process_ended(&opened, LP_FOREVER, &err) == LP_EINVALID);
+    CHECK(lp_process_wait(&opened, LP_FOREVER, &code, &err) == LP_EINVALID);
+    CHECK(lp_process_ended(&child, after_ms(50), &err) == LP_ETIMEOUT);
+    CHECK(lp_process_signal(&child, SIGKILL, &err) == LP_OK);
+    CHECK(wait_for(&child) == -SIGKILL);
 }
 
 /* --- kernels that lack a call, and a table that is full -------------------------------- */
@@ -688,7 +710,7 @@ static void test_without_pidfds(void)
     CHECK(lp_process_ended(&opened, after_ms(20000), &err) == LP_OK); /* a zombie has */
     CHECK(wait_for(&child) == -SIGKILL);
     CHECK(lp_process_ended(&opened, after_ms(20000), &err) == LP_OK);
-    CHECK(lp_process_open(child.pid, &opened, &err) == LP_ESYSTEM && err.sys_errno == ESRCH);
+    CHECK(lp_process_open(opened.pid, &opened, &err) == LP_ESYSTEM && err.sys_errno == ESRCH);
     lp_failpoint_set("spawn.clone_pidfd", 0, 0);
     lp_failpoint_set("spawn.pidfd_open", 0, 0);
 }
@@ -741,6 +763,7 @@ int main(void)
     CHECK_RUN(test_ended_does_not_reap);
     CHECK_RUN(test_a_status_that_somebody_else_took);
     CHECK_RUN(test_opening_a_process);
+    CHECK_RUN(test_a_closed_process_is_left_alone);
     CHECK_RUN(test_pidfd_from_a_second_call);
     CHECK_RUN(test_without_pidfds);
     CHECK_RUN(test_full_descriptor_table);

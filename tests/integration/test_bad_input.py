@@ -318,6 +318,15 @@ def test_a_start_that_fails(fake_oci: Callable[[str], Runtime], box: Spec) -> No
         rt.start(box, SLEEP)
 
 
+def test_a_start_with_very_much_to_say(fake_oci: Callable[[str], Runtime], box: Spec) -> None:
+    rt = fake_oci('*" start "*) yes | head -c 3000000; yes | head -c 3000000 >&2;;')
+    assert rt.run(box, ["echo", "x"]).stdout == b"x\n"
+    rt = fake_oci('*" start "*) yes no | head -c 3000000 >&2; exit 1;;')
+    with pytest.raises(OCIRuntimeFailed) as caught:
+        rt.run(box, SLEEP)
+    assert len(caught.value.detail or "") <= 16 * 1024 and len(str(caught.value)) < 1000
+
+
 def test_a_start_that_is_killed(fake_oci: Callable[[str], Runtime], box: Spec) -> None:
     rt = fake_oci('*" start "*) kill -9 $$;;')
     with pytest.raises(OCIRuntimeFailed, match="was killed by SIGKILL") as caught:

@@ -302,6 +302,13 @@ def test_input_to_a_job_that_stops_reading(rt: Runtime, box: Spec) -> None:
     assert (r.reason, r.stdout) == (Reason.EXITED, b"xxxdone\n")
 
 
+def test_last_words_of_a_job_with_input_left(rt: Runtime, box: Spec) -> None:
+    """conmon ends with input unread, which the kernel tells before the output that is there."""
+    for _ in range(10):
+        r = rt.run(box, sh("head -c 1000000 /dev/zero; echo last >&2"), input=b"x" * 5_000_000)
+        assert (r.reason, len(r.stdout), r.stderr) == (Reason.EXITED, 1000000, b"last\n")
+
+
 def test_timeout_of_a_job_that_never_reads(rt: Runtime, box: Spec) -> None:
     r = rt.run(box, SLEEP, input=b"x" * 5_000_000, timeout=0.5, grace=0)
     assert (r.reason, r.exit_code) == (Reason.TIMEOUT, 137)

@@ -11,8 +11,16 @@ import time
 
 import pytest
 
-from libpod import InvalidArgument, SpawnFailed, SystemCallError, UsedAfterFork, WaitTimeout
-from libpod._spawn import open_monitor, open_process, spawn
+from libpod import (
+    Closed,
+    ConmonFailed,
+    InvalidArgument,
+    SpawnFailed,
+    SystemCallError,
+    UsedAfterFork,
+    WaitTimeout,
+)
+from libpod._spawn import Handshake, open_monitor, open_process, spawn
 
 SH = "/bin/sh"
 
@@ -154,3 +162,136 @@ def test_a_monitor_must_be_what_its_pid_file_says(tmp_path: object) -> None:
             open_monitor(path, "the-id", time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 10**10)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
+
+
+def test_a_closed_process_object_signals_nobody() -> None:
+    """Its pid may be somebody else's by now."""
+    with spawn(["/bin/sleep", "100"], {}) as process:
+        opened = open_process(process.pid)
+        opened.close()
+        opened.close()
+        with pytest.raises((Closed, ProcessLookupError)):
+            opened.send_signal(signal.SIGKILL)
+        assert not process.ended(0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+
+def test_descriptors_are_mapped_as_they_are_named() -> None:
+    a, b = os.memfd_create("a"), os.memfd_create("b")
+    os.pwrite(a, b"a", 0)
+    os.pwrite(b, b"b", 0)
+    read, write = os.pipe()
+    fds = {1: write, a: b, b: a}  # swapped
+    with spawn([SH, "-c", f"cat /proc/self/fd/{a} /proc/self/fd/{b}"], {}, fds=fds) as process:
+        os.close(write)
+        assert process.wait(10) == 0
+        assert os.read(read, 10) == b"ba"
+    for fd in (a, b, read):
+        os.close(fd)
+
+
+def test_a_session_and_a_group() -> None:
+    def ids(**how: bool) -> tuple[bool, bool]:
+        """Whether it leads its group, and its session."""
+        pid, _, _, _, group, session, *_ = output_of("/bin/cat", "/proc/self/stat", **how).split()
+        return pid == group, pid == session
+
+    assert ids() == (False, False)
+    assert ids(group=True) == (True, False)
+    assert ids(session=True) == (True, True)
+
+
+def test_a_path_may_be_bytes_that_are_no_text(tmp_path: object) -> None:
+    path = os.fsencode(f"{tmp_path}/") + b"\xff\xfe"
+    os.symlink("/bin/echo", path)
+    read, write = os.pipe()
+    with spawn([path, os.fsdecode(path)], {}, fds={1: write}) as process:
+        os.close(write)
+        assert process.wait(10) == 0
+    assert os.read(read, 1000) == path + b"\n"
+    os.close(read)
+
+
+# --- the handshake with conmon ----------------------------------------------------------------
+
+AWAIT_START = "dd bs=1 count=1 of=/dev/null <&4 2>/dev/null; "
+PATH = {"PATH": "/usr/bin:/bin"}
+
+
+def handshake(text: str) -> Handshake:
+    return Handshake([SH, "-c", AWAIT_START + text, "conmon", "the-id"], PATH)
+
+
+def end(begun: Handshake) -> int:
+    code = begun.process.wait(10)
+    begun.process.close()
+    begun.close()
+    return code
+
+
+def test_an_answer() -> None:
+    begun = handshake("sleep 0.1; echo '{\"pid\": 5}' >&3")
+    assert begun.warning is None
+    assert begun.started <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    with pytest.raises(WaitTimeout):
+        begun.answer(0.01)
+    assert begun.answer(10) == b'{"pid": 5}'
+    assert end(begun) == 0
+
+
+def test_no_answer() -> None:
+    begun = handshake("exit 3")
+    with pytest.raises(ConmonFailed):
+        begun.answer(10)
+    assert end(begun) == 3
+
+
+def test_a_handshake_that_is_over() -> None:
+    begun = handshake("echo x >&3")
+    assert begun.answer(10) == b"x"
+    assert end(begun) == 0
+    begun.close()
+    for call in (begun.fileno, begun.answer):
+        with pytest.raises(Closed):
+            call()
+
+
+def test_the_cgroup_that_refuses_is_a_warning(tmp_path: object) -> None:
+    begun = Handshake([SH, "-c", AWAIT_START + "echo x >&3"], PATH, cgroups=["/dev/null/x"])
+    assert begun.warning is not None and "/dev/null/x" in begun.warning
+    assert begun.answer(10) == b"x"
+    assert end(begun) == 0
+
+
+def test_a_conmon_that_cannot_be_started() -> None:
+    with pytest.raises(SpawnFailed, match="/no/such/conmon"):
+        Handshake(["/no/such/conmon"], {})
+
+
+def test_the_monitor_of_a_handshake(tmp_path: object) -> None:
+    begun = handshake(f"(sleep 100; :) & echo $! >{tmp_path}/pid; echo x >&3")
+    assert begun.answer(10) == b"x"
+    with begun.monitor(f"{tmp_path}/pid", "the-id") as monitor:
+        assert not monitor.ended()
+        assert monitor.start_time > 0
+        os.killpg(os.getpgid(monitor.pid), signal.SIGKILL)
+        assert monitor.ended(10)
+    with pytest.raises(ProcessLookupError):
+        begun.monitor(f"{tmp_path}/nothing", "the-id")
+    begun.process.wait(10)
+    end(begun)
+
+
+def test_a_handshake_in_a_forked_child() -> None:
+    begun = handshake("sleep 0.3; echo x >&3")
+    child = os.fork()
+    if child == 0:
+        try:
+            begun.answer(5)
+        except UsedAfterFork:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert begun.answer(10) == b"x"
+    end(begun)
