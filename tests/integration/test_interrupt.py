@@ -148,10 +148,10 @@ def test_ctrl_c_in_a_stop(python: Python) -> None:
 
 def test_ctrl_c_at_any_time(python: Python) -> None:
     """A real signal, a little later each time."""
-    for step in range(16):
+    for step in range(8):
         child = python(child_text("say('go'); rt.run(box, ['sleep', '1000'])"))
         expect(child, "go")
-        time.sleep(step * 0.008)
+        time.sleep(step * 0.016)
         interrupt(child)
 
 
