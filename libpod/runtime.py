@@ -445,6 +445,7 @@ class Runtime:
         """
         directory = config.bundle.directory
         lock_path = f"{self._tmp_dir}/lock/{config.id}"
+        lock: LockFile | None = None
         try:
             _make_directory(directory)
             lock = LockFile.create(lock_path)
@@ -452,6 +453,8 @@ class Runtime:
             self._state.add_container(container)
             return container
         except BaseException:
+            if lock is not None:  # the error's traceback may keep it for long
+                lock.close()
             with suppress(FileNotFoundError):
                 os.unlink(lock_path)
             remove_tree(directory)

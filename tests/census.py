@@ -2,8 +2,9 @@
 """What a test must not leave behind: everything of ours on this host, counted.
 
 A `Census` is taken before a test and compared with what is there after it.
-Other programs may run containers on the same host meanwhile: what a living
-conmon with other directories than the test's owns is theirs.
+Other programs may run containers on the same host meanwhile: ours are those
+whose ID this process has drawn, or whose monitor mentions the test's directory; what
+a living conmon with other directories owns is theirs.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from libpod import names
+
 SETTLE = 2.0
 """Seconds for what ends asynchronously: a zombie of init's, the kernel's own removals."""
+
+PATIENCE = 15.0
+"""Seconds in which whoever it belongs to must have cleared what seems to be nobody's."""
 
 CGROUP_PARENT = "/libpod-core"
 
@@ -40,6 +46,21 @@ SKELETON = frozenset(
     )
 )
 """What a runtime keeps in its directories when it has no container."""
+
+
+_drawn: set[str] = set()
+
+
+def record_ids() -> None:
+    """From now on, what this process draws as ID of a container is known as ours."""
+    draw = names.new_id
+
+    def new_id() -> str:
+        drawn = draw()
+        _drawn.add(drawn)
+        return drawn
+
+    names.new_id = new_id
 
 
 class Process(NamedTuple):
@@ -118,9 +139,9 @@ def changes(before: set[str], now: set[str]) -> list[str]:
     )
 
 
-def settled(look: Callable[[], list[str]]) -> list[str]:
+def settled(look: Callable[[], list[str]], seconds: float = SETTLE) -> list[str]:
     """What `look` still finds when all that ends by itself has had time to."""
-    deadline = time.monotonic() + SETTLE
+    deadline = time.monotonic() + seconds
     while (found := look()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
@@ -165,21 +186,16 @@ class Census:
         self._processes = set(processes())
 
     def differences(self) -> list[str]:
-        """What has come or gone since; settles first, so it may take `SETTLE` seconds."""
-        return settled(self._look)
+        """What has come or gone since; settles first, so it may take a while."""
+        return settled(self._look) or settled(self._nobodys, PATIENCE)
 
     def left_outside(self) -> list[str]:
         """The same of what would outlive this process."""
-        return settled(self._look_outside)
+        return settled(self._outside) or settled(self._nobodys, PATIENCE)
 
-    def _look(self) -> list[str]:
-        return changes(self._kept, own() | mounts()) + self._look_outside()
-
-    def _look_outside(self) -> list[str]:
-        found = [f"new: {process}" for process in self._left_processes()]
-        found += [f"new: cgroup {path}" for path in self.left_cgroups()]
-        found += [f"new: file {path}" for path in self._left_files()]
-        return sorted(found)
+    def left_cgroups(self) -> set[str]:
+        """The cgroups of our containers that were not there."""
+        return {path for path in cgroups() - self._cgroups if _ids(path) & self._ours()}
 
     def clear(self) -> None:
         """Ends and removes what a failed test left, so that the next one starts clean."""
@@ -188,9 +204,7 @@ class Census:
                 os.kill(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        deadline = time.monotonic() + SETTLE
-        while self._left_processes() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        settled(lambda: [str(process) for process in self._left_processes()])
         for path in sorted(self.left_cgroups(), reverse=True):
             try:
                 os.rmdir(path)
@@ -199,44 +213,62 @@ class Census:
         for name in os.listdir(self._base):
             shutil.rmtree(os.path.join(self._base, name), ignore_errors=True)
 
+    def _look(self) -> list[str]:
+        return changes(self._kept, own() | mounts()) + self._outside()
+
+    def _outside(self) -> list[str]:
+        found = [f"new: {process}" for process in self._left_processes()]
+        found += [f"new: cgroup {path}" for path in self.left_cgroups()]
+        found += [f"new: file {path}" for path in self._left_files()]
+        return sorted(found)
+
+    def _nobodys(self) -> list[str]:
+        """Cgroups that came and have no living monitor: of a process that a test started,
+        or of somebody else who is just clearing up."""
+        new = cgroups() - self._cgroups
+        owned = {word for process in _monitors() for word in process.argv} if new else set()
+        return sorted(f"nobody's: cgroup {path}" for path in new if not _ids(path) & owned)
+
+    def _ours(self) -> set[str]:
+        """IDs of our containers."""
+        ours = (process for process in _monitors() if self._mentions_us(process))
+        return _drawn | {word for process in ours for word in process.argv}
+
     def _left_processes(self) -> list[Process]:
-        """Those that have our directories on their command line, or are in a container's
-        cgroup that is not somebody else's."""
-        everything = processes()
-        strange = self._strange(everything)
-        left = []
-        for process in everything.values():
-            if process.pid in self._processes or process.pid == os.getpid():
-                continue
-            ids = set(_CONTAINER.findall(process.cgroups))
-            if self._mentions_us(process) or (ids and not ids <= strange):
-                left.append(process)
-        return left
+        """Those that mention our directory, or are in the cgroup of a container of ours.
+        A zombie that is not our child is for init to reap."""
+        ours = self._ours()
+        return [
+            process
+            for process in processes().values()
+            if process.pid not in self._processes
+            and process.pid != os.getpid()
+            and process.state not in "ZX"
+            and (_ids(process.cgroups) & ours or self._mentions_us(process))
+        ]
 
     def _mentions_us(self, process: Process) -> bool:
-        return any(self._base in word for word in process.argv)
-
-    def _strange(self, everything: dict[int, Process]) -> set[str]:
-        """IDs of containers whose living monitor has other directories."""
-        return {
-            word
-            for process in everything.values()
-            if process.argv and os.path.basename(process.argv[0]) == "conmon"
-            if not self._mentions_us(process)
-            for word in process.argv
-            if len(word) == 64
-        }
-
-    def left_cgroups(self) -> set[str]:
-        new = cgroups() - self._cgroups
-        if not new:
-            return new
-        strange = self._strange(processes())
-        return {path for path in new if not set(_CONTAINER.findall(path)) & strange}
+        """On its command line, in its environment or as its working directory."""
+        try:
+            where = os.readlink(f"/proc/{process.pid}/cwd")
+        except OSError:
+            where = ""
+        words = (*process.argv, where, _read(f"/proc/{process.pid}/environ"))
+        return any(self._base in word for word in words)
 
     def _left_files(self) -> Iterator[str]:
-        for directory, names, files in os.walk(self._base):
-            for name in names + files:
+        for directory, below, files in os.walk(self._base):
+            for name in below + files:
                 path = os.path.relpath(os.path.join(directory, name), self._base)
                 if path not in SKELETON and not path.startswith("work"):
                     yield path
+
+
+def _ids(text: str) -> set[str]:
+    return set(_CONTAINER.findall(text))
+
+
+def _monitors() -> Iterator[Process]:
+    for process in processes().values():
+        if process.argv and os.path.basename(process.argv[0]) == "conmon":
+            yield process

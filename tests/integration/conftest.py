@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from census import Census
+from census import Census, record_ids
 from libpod import Container, Runtime, Spec
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # runc's, which a plain PATH may lack
@@ -54,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() != 0:
         return  # every test says so
+    record_ids()
     own_mount_namespace()
     if config.getoption("--oci-runtime") == "crun" and os.path.ismount(UNIFIED):
         _checked("umount", UNIFIED.encode(), 0)

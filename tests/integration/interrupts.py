@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import libpod
-from census import Census
+from census import Census, record_ids
 
 LIBRARY = os.path.dirname(libpod.__file__)
 MODULES = ("container.py", "exits.py", "foreground.py", "launch.py", "oci.py")
@@ -76,6 +76,7 @@ def main(part: str, parts: str, base: str, rootfs: str, *oci_runtime: str) -> No
     if oci_runtime:
         options["oci_runtime"] = oci_runtime[0]
     box = libpod.Spec(rootfs=rootfs, stop_signal="KILL")
+    record_ids()
     chosen = run(box, options)[int(part) :: int(parts)]
     for place in chosen:
         before = Census(base)

@@ -514,7 +514,7 @@ def test_a_conmon_that_names_somebody_else_as_its_container(
         rt = fake_conmon(
             f"""{AWAIT_START}
             answer='{{"pid": {victim.pid}}}'
-            (exec 3>&- 4<&-; sleep 1000; :) &
+            setsid sh -c 'sleep 1000; :' "$0" "$@" 3>&- 4<&- &
             while [ $# -gt 0 ]; do [ $1 = --conmon-pidfile ] && echo $! >$2; shift; done
             echo "$answer" >&3"""
         )
