@@ -87,6 +87,10 @@ class ExitWatcher:
         directory.watch(monitor, token)
         self._look(container_id)  # it may have ended before anybody watched
 
+    def forget(self, container_id: str) -> None:
+        """Watches it no more; its `on_exit` is not called."""
+        self._take(container_id)
+
     def discard(self, container_id: str) -> None:
         """Forgets a container and its exit file."""
         self._take(container_id)

@@ -120,12 +120,19 @@ class Host:
         return handshake
 
     def sessions_naming(self, words: Collection[str]) -> set[int]:
-        """The sessions, but ours, of the processes with all of `words` as arguments."""
+        """The sessions, but ours, of the processes with all of `words` as arguments.
+
+        conmon forks, and its first process ends: one reading of /proc may come too
+        late for the one and too early for the other, so nothing is looked for twice.
+        """
         wanted = {os.fsencode(word) for word in words}
         if not wanted:
             return set()
-        found = {_session_of(pid) for pid in _all_pids() if wanted <= _arguments_of(pid)}
-        return found - {0, os.getsid(0)}
+        for _ in range(2):
+            found = {_session_of(pid) for pid in _all_pids() if wanted <= _arguments_of(pid)}
+            if found := found - {0, os.getsid(0)}:
+                break
+        return found
 
     def kill_session(self, *sessions: int, naming: Collection[str] = ()) -> None:
         """Ends every process of these sessions with SIGKILL, and waits until they have ended.
@@ -136,11 +143,11 @@ class Host:
         may fork, or leave its session, between two readings.
         """
         killed: dict[int, _spawn.Process] = {}
-        while True:
+        quiet = 0
+        while quiet < 2:
             leaders = {*sessions, *self.sessions_naming(naming)}
             found = {pid for pid in _all_pids() if _session_of(pid) in leaders} - killed.keys()
-            if not found:
-                break
+            quiet = 0 if found else quiet + 1
             for pid in found:
                 try:
                     killed[pid] = process = _spawn.open_process(pid)

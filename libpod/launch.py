@@ -154,6 +154,7 @@ class Launch:
         """Ends and removes whatever a creation that was cut short has left: an interrupt
         may come at any moment, so this goes by what lies on disk and what runs."""
         bundle = self.bundle
+        self.engine.exits.forget(bundle.container_id)  # nobody asks how it ends
         if os.path.exists(bundle.conmon_pid_file) or self.engine.host.sessions_naming(bundle.marks):
             self.engine.oci.abandon(bundle)
         remove_tree(self.engine.oci.state_dir(bundle.container_id))
