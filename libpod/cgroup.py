@@ -150,6 +150,18 @@ class Cgroups:
                 return self.mounts[controller] + path
         return next(iter(self.mounts.values())) + path
 
+    def frozen(self, path: str) -> bool | None:
+        """Whether the processes in `path` are frozen; None where that cannot be told."""
+        if self.mode == "v2":
+            for line in _read(f"{self.unified}{path}/cgroup.events").splitlines():
+                if line.startswith("frozen "):
+                    return line == "frozen 1"
+            return None
+        if "freezer" not in self.mounts:
+            return None
+        state = _read(f"{self.mounts['freezer']}{path}/freezer.state").strip()
+        return state != "THAWED" if state else None
+
     def kill(self, path: str, timeout: float = 5.0) -> bool:
         """Ends every process in `path` with SIGKILL; whether none is left in time.
 

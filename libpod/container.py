@@ -1,89 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers: the object that people hold, its state machine, each verb once.
 
-    (new) -> configured -init-> created -start-> running -exit-> exited
-                                   running <-pause/unpause-> paused
+    (new) -> created -init-> initialized -start-> running -exit-> stopped -> exited
+                                     running <-pause/unpause-> paused
 
 The states, and the errors of a verb in the wrong one, are those of podman's
-libpod.  Each verb takes the container's lock and first looks whether the
-container has ended meanwhile; that look costs no process.
+libpod.  Each verb takes the container's lock and first looks what has happened
+meanwhile, in other processes too; that look costs no process.
 """
 
 from __future__ import annotations
 
 import copy
-import enum
 import logging
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 
-from libpod import attach, launch
+from libpod import attach
 from libpod.cgroup import Usage
 from libpod.errors import (
-    Closed,
     ContainerExists,
     ContainerRemoved,
     ContainerStateInvalid,
     ContainerStopped,
-    InternalError,
-    LockGone,
+    InvalidArgument,
     NotBuilt,
-    OCIRuntimeFailed,
     RuntimeStopped,
-    UsedAfterFork,
     WaitTimeout,
 )
-from libpod.launch import Engine, Launch
-from libpod.lockfile import LockFile
-from libpod.oci import Bundle
+from libpod.life import KILL_TIMEOUT, Life
+from libpod.state.records import ContainerStatus as Status
 
 if TYPE_CHECKING:
     import socket
+
+    from libpod.engine import Engine
+    from libpod.launch import Launch
+    from libpod.locks import ObjectLock
+    from libpod.state.handles import ContainerRecord
 
 log = logging.getLogger("libpod.container")
 
 STOP_TIMEOUT = 10
 """Seconds between the stop signal and SIGKILL (the original's CtrRemoveTimeout)."""
 
-KILL_TIMEOUT = 10.0
-"""Seconds in which a container must have ended after SIGKILL."""
+_ENDED = (Status.STOPPED, Status.EXITED)
+_STARTABLE = (Status.CONFIGURED, Status.CREATED, *_ENDED)
 
-LOCK_TIMEOUT = 300.0
-"""Seconds to wait for a container's lock; a creation may hold it for 240."""
-
-
-class Status(enum.IntEnum):
-    """A container's state, with the original's numbers."""
-
-    UNKNOWN = 0
-    CONFIGURED = 1
-    CREATED = 2
-    RUNNING = 3
-    STOPPED = 4
-    PAUSED = 5
-
-    def __str__(self) -> str:
-        return "exited" if self is Status.STOPPED else self.name.lower()
-
-
-class ContainerConfig(NamedTuple):
-    """What a container is; it never changes."""
-
-    id: str
-    name: str
-    spec: dict[str, Any]
-    bundle: Bundle
-    stop_signal: int
-    stop_timeout: float
-    """Seconds."""
-    labels: Mapping[str, str]
-    created: float
-    """Seconds since the epoch."""
+T = TypeVar("T")
 
 
 class ContainerState(NamedTuple):
@@ -103,107 +71,192 @@ class ContainerState(NamedTuple):
 class Container:
     """A container of a `Runtime`.
 
-    Made by `Runtime.new_container`, `create` or `start`, never directly.  Safe
-    to use from many threads.  As a context manager it kills and removes the
+    Made by `Runtime.new_container`, `create` or `start`, or found by a lookup,
+    never made directly.  Safe to use from many threads; other processes may use the
+    same container at the same time.  As a context manager it kills and removes the
     container at the end of the block; for a graceful end call `stop` before.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        config: ContainerConfig,
-        lock: LockFile,
-        remove: Callable[[Container, bool], None],
+        self, engine: Engine, record: ContainerRecord, lock: ObjectLock | None = None
     ) -> None:
-        """`remove` takes it out of the runtime's state, too."""
+        self._life = Life(engine, record, lock)
         self._engine = engine
-        self._config = config
-        self._lock = lock
-        self._remove_from_runtime = remove
-        self._launch: Launch | None = None
-        self._usage = Usage()
-        self._attended = False
-        self._removed = False
-        self._owner = os.getpid()
-        self._state = ContainerState(Status.CONFIGURED, 0, 0, False, None, None)
+        self._batched = False
 
     # --- what it is ------------------------------------------------------------
 
     @property
+    def record(self) -> ContainerRecord:
+        """What the state has of it, as this object read it last; for reading only."""
+        return self._life.record
+
+    @property
     def id(self) -> str:
         """64 hexadecimal digits."""
-        return self._config.id
+        return self.record.id
 
     @property
     def name(self) -> str:
-        return self._config.name
+        return self.record.name
+
+    @property
+    def namespace(self) -> str:
+        """libpod's own, "" where it is in none."""
+        return self.record.namespace
+
+    @property
+    def pod_id(self) -> str:
+        """"" outside a pod."""
+        return self.record.pod_id
 
     @property
     def labels(self) -> dict[str, str]:
-        return dict(self._config.labels)
+        return dict(self.record.config.labels)
 
     @property
     def spec(self) -> dict[str, Any]:
         """A copy of the OCI runtime spec that it was made from."""
-        return copy.deepcopy(self._config.spec)
+        return self.record.config.spec
 
     @property
     def created(self) -> float:
         """Seconds since the epoch."""
-        return self._config.created
+        return (self.record.config.created or 0) / 1e9
 
     @property
     def log_path(self) -> str:
         """conmon's log of both streams, in the k8s-file format."""
-        return self._config.bundle.log_path
+        return self.record.config.log_path
+
+    @property
+    def dependencies(self) -> list[str]:
+        """IDs of all containers that it needs, each once."""
+        return self.record.config.depends_on
+
+    @property
+    def hostname(self) -> str:
+        """The spec's, else the first twelve characters of the ID."""
+        return self.spec.get("hostname") or self.id[:12]
+
+    @property
+    def cgroup_path(self) -> str:
+        """Its cgroup, absolute inside the hierarchies."""
+        return self._life.cgroup
+
+    @property
+    def runtime_name(self) -> str:
+        """The OCI runtime that it was made for."""
+        return self.record.config.oci_runtime
 
     @property
     def state(self) -> ContainerState:
         """How it stands now."""
-        with self._locked():
-            return self._state
+        life = self._life
+        life.check_process()
+        if not self._batched:
+            life.update()
+        return self.glance()
+
+    def glance(self) -> ContainerState:
+        """`state`, but for one whose record was just read: what lists are made with."""
+        if not (self._batched or self._life.settled()):
+            with self._life.locked():
+                pass
+        state = self.record.state
+        return ContainerState(
+            state.status,
+            state.pid,
+            state.exit_code,
+            state.oom_killed,
+            None if state.started is None else state.started / 1e9,
+            None if state.finished is None else state.finished / 1e9,
+        )
 
     @property
     def usage(self) -> Usage:
-        """What it has consumed: so far while it runs, at its end afterwards."""
+        """What it has consumed: so far while it runs, at its end afterwards, as far as
+        this process has seen that."""
         with self._locked():
-            if self._launch is not None and self._is(Status.RUNNING, Status.PAUSED):
-                return self._launch.usage()
-            return self._usage
+            if self._is(Status.RUNNING, Status.PAUSED, Status.STOPPING):
+                return self._life.running().usage()
+            return self._life.usage
+
+    def inspect(self, size: bool = False) -> dict[str, Any]:
+        """All that is known of it, as `podman inspect` shows it.  `size` adds the bytes of
+        its root file system, which are counted."""
+        from libpod import inspect
+
+        self.state  # noqa: B018 - brings the record up to date
+        return inspect.container_data(
+            self.record, paths=self._engine.paths, oci_path=self._engine.oci.path, size=size
+        )
+
+    def namespace_path(self, kind: str) -> str:
+        """The file of one of its namespaces: "cgroup", "ipc", "mnt", "net", "pid", "user"
+        or "uts".
+
+        Raises `InvalidArgument`, and `ContainerStopped` unless it runs or is paused.
+        """
+        if kind not in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts"):
+            raise InvalidArgument(f"there is no namespace {kind!r}")
+        state = self.state
+        if state.status not in (Status.RUNNING, Status.PAUSED):
+            raise ContainerStopped(
+                f"cannot get namespace path as container {self.id} is {state.status}",
+                container_id=self.id,
+            )
+        return f"/proc/{state.pid}/ns/{kind}"
 
     def __repr__(self) -> str:
-        return f"<Container {self.name} {self.id[:12]} {self._state.status}>"
+        return f"<Container {self.name} {self.id[:12]}>"
 
     # --- verbs -------------------------------------------------------------------
 
-    def init(self) -> None:
+    def init(self, detach: bool = False) -> None:
         """Has the OCI runtime create it: namespaces, cgroup, mounts, and a first process
         that waits for `start`.
 
-        Raises `ContainerExists` where it was created already, and what
-        `OCIRuntime.create` raises.
+        One that is detached is meant to outlive this process: its monitor has it
+        cleared up, and removed if it was made so.  Of any other this process is in
+        charge while its runtime is open.
+
+        Raises `ContainerExists` where it was created already, `ContainerStateInvalid`
+        where one that it depends on does not run, and what `OCIRuntime.create` raises.
         """
         with self._locked():
-            if not self._is(Status.CONFIGURED, Status.STOPPED):
+            if not self._is(Status.CONFIGURED, *_ENDED):
                 raise ContainerExists(
                     f"container {self.id} has already been created in runtime",
                     container_id=self.id,
                 )
-            self._init()
+            self._init(detach)
 
-    def start(self) -> None:
-        """Starts its command, after `init` where that was not done.
+    def start(self, detach: bool = False) -> None:
+        """Starts its command, after `init` where that was not done; `detach` as there.
 
         Raises `ContainerStateInvalid` where it runs or is paused.
         """
         with self._locked():
-            if not self._is(Status.CONFIGURED, Status.CREATED, Status.STOPPED):
-                self._refuse(
-                    f"container {self.id} must be in Created or Stopped state to be started"
-                )
+            self._check_startable()
             if not self._is(Status.CREATED):
-                self._init()
-            self._start()
+                self._init(detach)
+            self._life.start()
+
+    def start_and_attach(self, detach: bool = False) -> socket.socket:
+        """Starts it with a connection to its streams that misses no early byte; see
+        `libpod.attach`."""
+        with self._locked():
+            self._check_startable()
+            if not self._is(Status.CREATED):
+                self._init(detach)
+            connection = self._life.running().connect()
+            try:
+                self._life.start()
+            except BaseException:
+                connection.close()
+                raise
+            return connection
 
     def connect(self) -> socket.socket:
         """Connects to its streams (see `libpod.attach`); before `start` for all of them.
@@ -213,7 +266,7 @@ class Container:
         with self._locked():
             if not self._is(Status.CREATED, Status.RUNNING):
                 self._refuse("can only attach to created or running containers")
-            return self._running().connect()
+            return self._life.running().connect()
 
     def wait(self, wait_timeout: float | None = None) -> int:
         """Waits until it has ended: its exit code, 128+n after signal n, -1 where it is lost.
@@ -226,31 +279,44 @@ class Container:
                 f"container {self.id} did not end within {wait_timeout:g} s",
                 container_id=self.id,
             )
-        with self._locked():
-            return self._state.exit_code
+        try:
+            return self.state.exit_code
+        except ContainerRemoved:
+            code = self._engine.state.exit_code(self.id)
+            if code is None:
+                raise
+            return code
 
     def await_exit(self, timeout: float | None = None) -> bool:
-        """Whether its exit became final within `timeout` seconds; takes no lock and
-        clears up nothing.  Raises `RuntimeStopped` where the runtime was shut down and
-        nobody will know."""
-        if self._owner != os.getpid():
-            raise UsedAfterFork(
-                f"container {self.id} belongs to the parent process",
-                container_id=self.id,
-                remedy="open a runtime in the child",
-            )
-        launched = self._launch
+        """Whether its exit became final within `timeout` seconds; clears up nothing.
+
+        Raises `RuntimeStopped` where the runtime was shut down and nobody will know."""
+        launched = self._life.launch
+        if launched is None or launched.exit is None:
+            launched = self._to_await()
         if launched is None:
-            raise ContainerStateInvalid(
-                f"container {self.id} was never started", container_id=self.id
-            )
+            return True
         ended = launched.ended.wait(timeout)
-        if ended and launched.exit is None:
+        if ended and launched.exit is None and self._engine.closed:
             raise RuntimeStopped(
                 f"the runtime was shut down; container {self.id} goes on under its monitor",
                 container_id=self.id,
             )
         return ended
+
+    def _to_await(self) -> Launch | None:
+        """What there is to wait for; None where it has ended already."""
+        try:
+            with self._locked():
+                if self._is(*_ENDED):
+                    return None
+                if self._is(Status.CONFIGURED, Status.UNKNOWN):
+                    self._refuse(f"container {self.id} was never started")
+                return self._life.watched()
+        except ContainerRemoved:
+            if self._engine.state.exit_code(self.id) is None:
+                raise
+            return None
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:
         """Sends a signal to its first process.
@@ -258,9 +324,9 @@ class Container:
         Raises `ContainerStateInvalid` unless it runs.
         """
         with self._locked():
-            if not self._is(Status.RUNNING):
+            if not self._is(Status.RUNNING, Status.STOPPING):
                 self._refuse("can only kill running containers")
-            if not self._running().send_signal(signal_number):
+            if not self._life.running().send_signal(signal_number):
                 self._refuse(f"container {self.id} has ended just now")
 
     def stop(self, grace: float | None = None) -> None:
@@ -271,19 +337,48 @@ class Container:
         `ContainerStopped` where it has ended.
         """
         with self._locked():
-            if self._is(Status.STOPPED):
+            if self._is(*_ENDED):
                 raise ContainerStopped(
                     f"container {self.id} is already stopped", container_id=self.id
                 )
-            if not self._is(Status.CREATED, Status.RUNNING):
+            if not self._is(Status.CREATED, Status.RUNNING, Status.STOPPING):
                 self._refuse("can only stop created, running, or stopped containers")
-            launched = self._running()
-            # A created container's first process does not serve signals.
-            if self._is(Status.CREATED):
-                grace = 0
-        self._end(launched, self._config.stop_timeout if grace is None else grace)
+            launched, grace = self._begin_stop(grace)
+        self._life.end(launched, grace, self._stop_signal)
+        try:
+            with self._locked():
+                return
+        except ContainerRemoved:
+            return  # it was to be removed at its end
+
+    def _begin_stop(self, grace: float | None) -> tuple[Launch, float]:
+        life = self._life
+        launched = life.watched()
+        if self._is(Status.CREATED):
+            return launched, 0  # its first process does not serve signals yet
+        life.record.state.status = Status.STOPPING
+        life.record.state.stopped_by_user = True
+        life.save()
+        return launched, self._stop_timeout if grace is None else grace
+
+    def restart(self, timeout: float | None = None) -> None:
+        """Stops it, with `timeout` seconds (default: its stop time-out) of grace, where it
+        runs, and starts it.
+
+        Raises `ContainerStateInvalid` where it is paused.
+        """
         with self._locked():
-            return
+            if self._is(Status.PAUSED, Status.UNKNOWN):
+                self._refuse("unable to restart a container in a paused or unknown state")
+            self._check_dependencies()
+            detached = self._life.is_detached()
+            runs = self._is(Status.RUNNING, Status.STOPPING)
+        if runs:
+            try:
+                self.stop(timeout)
+            except ContainerStopped:
+                log.debug("container %s ended before it was stopped", self.id)
+        self.start(detach=detached)
 
     def pause(self) -> None:
         """Freezes all its processes."""
@@ -292,41 +387,135 @@ class Container:
                 self._refuse(f"container {self.id} is already paused")
             if not self._is(Status.RUNNING):
                 self._refuse(f"container {self.id} is not running, can't pause")
-            launched = self._running()
-            try:
-                self._engine.oci.pause(self.id)
-            except OCIRuntimeFailed:
-                if launched.has_process():
-                    raise
+            if not self._life.pause(self._life.running()):
                 self._refuse(f"container {self.id} has ended just now")
-            self._state = self._state._replace(status=Status.PAUSED)
 
     def unpause(self) -> None:
         """Lets its processes go on."""
         with self._locked():
             if not self._is(Status.PAUSED):
                 self._refuse(f"container {self.id} is not paused, can't unpause")
-            self._engine.oci.resume(self.id)
-            self._state = self._state._replace(status=Status.RUNNING)
+            self._life.unpause()
+
+    def cleanup(self) -> None:
+        """Gives back what an ended container still holds; once more is no error.
+
+        Raises `ContainerStateInvalid` while it runs.
+        """
+        with self._locked():
+            if self._is(Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPING):
+                self._refuse(f"container {self.id} is {self._life.status}, refusing to clean up")
+            if self._is(Status.STOPPED):
+                self._life.release()
+
+    def refresh(self) -> None:
+        """Ends it and brings it back to where it was: created, running or paused."""
+        with self._locked():
+            before = self._life.status
+            detached = self._life.is_detached()
+            if before is Status.PAUSED:
+                self._life.unpause()
+            if before in (Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPING):
+                grace = 0 if before is Status.CREATED else self._stop_timeout
+                self._life.end(self._life.watched(), grace, self._stop_signal)
+                self._life.sync()
+            if before not in (Status.CREATED, Status.RUNNING, Status.PAUSED):
+                return
+            self._init(detached)
+            if before is not Status.CREATED:
+                self._life.start()
+            if before is Status.PAUSED:
+                self._life.pause(self._life.running())
+
+    def batch(self, work: Callable[[Container], T]) -> T:
+        """Calls `work` with this container, its lock held all the time; what is done to it
+        in there takes no lock and looks for nothing new, until `sync` is called."""
+        with self._locked():
+            inside = copy.copy(self)
+            inside._batched = True
+            try:
+                return work(inside)
+            finally:
+                inside._batched = False
+                if not self._life.removed:
+                    self._life.save()
+
+    def sync(self) -> None:
+        """Looks what has happened meanwhile; of use inside `batch` only."""
+        if self._batched:
+            self._life.sync()
+
+    def mount(self) -> str:
+        """The directory of its root file system on the host."""
+        with self._locked():
+            return self.record.config.rootfs
+
+    def unmount(self, force: bool = False) -> None:
+        """Undoes `mount`, which for a root file system of one's own is nothing.
+
+        Raises `ContainerStateInvalid` while it runs.
+        """
+        with self._locked():
+            if self._is(Status.RUNNING, Status.PAUSED, Status.STOPPING):
+                self._refuse(f"cannot unmount storage for container {self.id} as it is running")
+
+    def mounted(self) -> tuple[bool, str]:
+        """Whether its root file system is in use, and where it is."""
+        with self._locked():
+            return self.record.state.mounted, self.record.state.mount_point
+
+    def export(self, path: str | os.PathLike[str] | BinaryIO) -> None:
+        """Writes its root file system as a tar archive to a file."""
+        from libpod import export
+
+        with self._locked():
+            root = self.record.config.rootfs
+        export.export(root, path)
+
+    def rename(self, name: str) -> None:
+        """Gives it another name.  Raises `ContainerExists`, `InvalidArgument`."""
+        from libpod.names import check_name
+
+        check_name(name)
+        with self._locked():
+            self._life.rename(name)
 
     def resize(self, height: int, width: int) -> None:
         """Tells its terminal its size in characters; before `init`, the one that it is made
         with.  Takes no lock, so that a handler of SIGWINCH can call it."""
-        if self._launch is None:
-            size = {"height": height, "width": width}
-            self._config.spec.setdefault("process", {})["consoleSize"] = size
+        if self._life.launch is None:
+            self._life.console_size = (height, width)
         else:
-            attach.resize(self._config.bundle.directory, height, width)
+            attach.resize(self.record.config.static_dir, height, width)
 
     def remove(self, force: bool = False) -> None:
-        """Removes it with all its files; `Runtime.remove_container`."""
-        self._remove_from_runtime(self, force)
+        """Removes it with all its files; `force` ends one that runs.
+
+        Raises `ContainerStateInvalid` where it runs (without `force`) or is paused,
+        `ContainerExists` where others depend on it, `ContainerRemoved`.
+        """
+        with self._locked():
+            if self._is(Status.PAUSED):
+                self._refuse(f"container {self.id} is paused, cannot remove until unpaused")
+            if self._is(Status.RUNNING, Status.STOPPING) and not force:
+                self._refuse(
+                    f"cannot remove container {self.id} as it is {self._life.status} - "
+                    "running or paused containers cannot be removed"
+                )
+            if self._is(Status.CREATED, Status.RUNNING, Status.STOPPING):
+                grace = 0 if self._is(Status.CREATED) else self._stop_timeout
+                self._life.end(self._life.watched(), grace, self._stop_signal)
+                self._life.sync()
+            if self._is(Status.STOPPED):
+                self._life.release()
+            self._life.remove()
+        self._life.close()
 
     def kill_and_remove(self) -> None:
         """Ends it at once, whatever it does, and removes it."""
         self.kill_all()
-        if self._launch is not None:
-            self._launch.ended.wait(KILL_TIMEOUT)
+        if self._life.launch is not None:
+            self._life.launch.ended.wait(KILL_TIMEOUT)
         self.remove(force=True)
 
     def delete(self, force: bool = False) -> None:
@@ -347,15 +536,42 @@ class Container:
         except ContainerRemoved:
             log.debug("container %s was removed inside its block", self.id)
 
+    # --- artifacts: small files that are kept with it ---------------------------------
+
+    def add_artifact(self, name: str, data: bytes) -> None:
+        """Keeps `data` under this name, mode 0740.  Raises `InvalidArgument` for a name that
+        is no file name, `ContainerRemoved`, `SystemCallError`."""
+        from libpod import artifacts
+
+        artifacts.write(self._artifacts(), name, data)
+
+    def get_artifact(self, name: str) -> bytes:
+        """What was kept.  Raises `SystemCallError` (ENOENT), `ContainerRemoved`."""
+        from libpod import artifacts
+
+        return artifacts.read(self._artifacts(), name)
+
+    def remove_artifact(self, name: str) -> None:
+        """Forgets it.  Raises as `get_artifact`."""
+        from libpod import artifacts
+
+        artifacts.remove(self._artifacts(), name)
+
+    def _artifacts(self) -> str:
+        self._life.check_process()
+        return f"{self.record.config.static_dir}/artifacts"
+
+    # --- for those who drive a job in the foreground -----------------------------------
+
     def attend(self) -> None:
         """Says that the caller waits for the exit and then clears up itself, so that no
         other thread has to."""
-        self._attended = True
+        self._life.attended = True
 
     def send_signal(self, signal_number: int) -> bool:
         """Sends a signal to its first process, if that is there: whether it was.  Takes no
         lock and does not wait, so that signal handlers can call it."""
-        launched = self._launch
+        launched = self._life.launch
         # Once it has ended, its process object is closed and its pid may be another's.
         if launched is None or launched.ended.is_set():
             return False
@@ -363,13 +579,13 @@ class Container:
 
     def send_stop_signal(self) -> None:
         """Sends its stop signal, if it is there; takes no lock and does not wait."""
-        self.send_signal(self._config.stop_signal)
+        self.send_signal(self._stop_signal)
 
     def kill_all(self) -> None:
         """Ends all its processes with SIGKILL at once, whatever its state; takes no lock
         and waits for no monitor."""
-        if self._launch is not None:
-            self._launch.kill_all()
+        if self._life.launch is not None:
+            self._life.launch.kill_all()
 
     # --- not built yet -------------------------------------------------------------
 
@@ -393,143 +609,50 @@ class Container:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Holds the lock, with the state brought up to date.
-
-        A signal handler may raise at any moment, also just after the lock was
-        taken: hence the unlocking whatever happened, held or not.
-        """
-        try:
-            self._take_lock()
-            if self._removed:
-                raise self._gone()
-            self._sync()
+        if self._batched:
             yield
-        finally:
-            with suppress(InternalError, Closed, LockGone):
-                self._lock.unlock()
-
-    def _take_lock(self) -> None:
-        try:
-            self._lock.lock(LOCK_TIMEOUT)
-        except (LockGone, Closed):
-            raise self._gone() from None
-
-    def _gone(self) -> ContainerRemoved:
-        return ContainerRemoved(
-            f"container {self.id} has already been removed", container_id=self.id
-        )
-
-    def _sync(self) -> None:
-        """Takes note of an exit, and gives back what the container held."""
-        launched = self._launch
-        if launched is None or launched.exit is None:
-            return
-        if not self._is(Status.CREATED, Status.RUNNING, Status.PAUSED):
-            return
-        self._usage, oom_killed = launched.release()
-        self._state = ContainerState(
-            Status.STOPPED,
-            0,
-            launched.exit.code,
-            oom_killed,
-            self._state.started,
-            launched.exit.finished,
-        )
+        else:
+            with self._life.locked():
+                yield
 
     def _is(self, *statuses: Status) -> bool:
-        return self._state.status in statuses
+        return self._life.status in statuses
 
     def _refuse(self, message: str) -> NoReturn:
         raise ContainerStateInvalid(
             message,
             container_id=self.id,
-            remedy=f"the container is {self._state.status}",
+            remedy=f"the container is {self._life.status}",
         )
 
-    def _running(self) -> Launch:
-        if self._launch is None:
-            raise InternalError(f"container {self.id} has no launch", container_id=self.id)
-        return self._launch
+    @property
+    def _stop_signal(self) -> int:
+        return self.record.config.stop_signal or signal.SIGTERM
 
-    def _init(self) -> None:
-        launched = Launch(self._engine, self._config.bundle)
-        before = self._state
-        try:
-            launched.prepare(self._config.spec)
-            launched.create(self._on_exit)
-            self._state = ContainerState(Status.CREATED, launched.pid, 0, False, None, None)
-            self._launch = launched
-        except BaseException:
-            launched.abandon()
-            self._state = before
-            raise
+    @property
+    def _stop_timeout(self) -> float:
+        return self.record.config.stop_timeout
 
-    def _start(self) -> None:
-        launched = self._running()
-        try:
-            launched.start()
-        except BaseException:
-            # A container whose start failed is of no use: end it, and let the
-            # caller have the error.
-            self._end(launched, 0)
-            self._sync()
-            raise
-        self._state = self._state._replace(status=Status.RUNNING, started=time.time())
+    def _check_startable(self) -> None:
+        if not self._is(*_STARTABLE):
+            self._refuse(f"container {self.id} must be in Created or Stopped state to be started")
 
-    def _end(self, launched: Launch, grace: float) -> None:
-        """The stop signal, the grace, then SIGKILL; returns when the exit is final."""
-        if grace > 0:
-            deadline = time.monotonic() + grace
-            launched.await_command(deadline)
-            if launched.send_signal(self._config.stop_signal) and launched.ended.wait(
-                max(0.0, deadline - time.monotonic())
-            ):
-                return
-            log.debug("container %s did not end within %g s", self.id, grace)
-        none_left = launched.kill_all()
-        if launched.ended.wait(KILL_TIMEOUT):
-            return
-        if none_left:  # only the monitor did not see it
-            launched.kill_monitor()
-        if not launched.ended.wait(KILL_TIMEOUT):
-            raise InternalError(
-                f"container {self.id} did not die within {KILL_TIMEOUT:g} s",
-                phase="stop",
+    def _check_dependencies(self) -> None:
+        """All that it depends on must run."""
+        missing = []
+        for other_id in self.dependencies:
+            other = Container(self._engine, self._engine.state.container(other_id))
+            if other.glance().status not in (Status.RUNNING, Status.PAUSED):
+                missing.append(other_id)
+        if missing:
+            raise ContainerStateInvalid(
+                f"some dependencies of container {self.id} are not started: {','.join(missing)}",
                 container_id=self.id,
-                remedy="a process of it may be stuck in the kernel",
+                remedy="start them first",
             )
 
-    def _on_exit(self) -> None:
-        """In the watching thread: nothing that waits."""
-        if not self._attended:
-            self._engine.releaser.submit(self._settle)
-
-    def _settle(self) -> None:
-        """Clears up after an exit that nobody waits for."""
-        try:
-            with self._locked():
-                return
-        except ContainerRemoved:
-            return
-
-    def remove_under_lock(self, force: bool) -> None:
-        """All of `Runtime.remove_container` but the state's entry."""
-        with self._locked():
-            self._remove(force)
-            self._lock.remove()  # whoever waits for it now gets LockGone
-            self._removed = True  # last, so that a removal cut short can be done again
-        self._lock.close()
-
-    def _remove(self, force: bool) -> None:
-        if self._is(Status.PAUSED):
-            self._refuse(f"container {self.id} is paused, cannot remove until unpaused")
-        if self._is(Status.RUNNING, Status.CREATED):
-            if not force and self._is(Status.RUNNING):
-                self._refuse(
-                    f"cannot remove container {self.id} as it is running - "
-                    "running or paused containers cannot be removed"
-                )
-            running = self._is(Status.RUNNING)
-            self._end(self._running(), self._config.stop_timeout if running else 0)
-            self._sync()
-        launch.remove_tree(self._config.bundle.directory)
+    def _init(self, detach: bool) -> None:
+        self._check_dependencies()
+        if self._is(Status.STOPPED):
+            self._life.release()
+        self._life.init(detach)

@@ -21,78 +21,18 @@ from typing import TYPE_CHECKING, Any
 from libpod import _spawn, attach
 from libpod.cgroup import Usage
 from libpod.errors import LibpodError, SystemCallError
-from libpod.exits import LOST, Exit, ExitWatcher
-from libpod.host import Host
-from libpod.oci import Bundle, OCIRuntime
+from libpod.exits import LOST, Exit
+from libpod.oci import Bundle
 
 if TYPE_CHECKING:
     import socket
+
+    from libpod.engine import Engine
 
 log = logging.getLogger("libpod.launch")
 
 MONITOR_TIMEOUT = 10.0
 """Seconds that a monitor may go on after it wrote the exit file."""
-
-
-class Engine:
-    """What all launches of one runtime share."""
-
-    def __init__(self, host: Host, oci: OCIRuntime) -> None:
-        self.host = host
-        self.oci = oci
-        self.exits = ExitWatcher(oci.exit_dir)
-        self.releaser = Releaser()
-
-    def close(self) -> None:
-        self.exits.close()
-        self.releaser.close()
-
-
-class Releaser:
-    """One thread that clears up after containers nobody waits for.
-
-    It starts with the first of them, so that a program which waits for all its
-    containers never has it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs: list[Callable[[], None]] = []
-        self._wanted = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
-        self._closing = False
-
-    def submit(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            self._jobs.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="libpod-release", daemon=True
-                )
-                self._thread.start()
-            self._wanted.notify()
-
-    def close(self) -> None:
-        """Does what was submitted, then ends the thread; idempotent."""
-        with self._lock:
-            self._closing = True
-            self._wanted.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                while not self._jobs and not self._closing:
-                    self._wanted.wait()
-                if not self._jobs:
-                    return
-                job = self._jobs.pop(0)
-            try:
-                job()
-            except Exception:
-                log.exception("while releasing a container")
 
 
 class Launch:
@@ -112,9 +52,22 @@ class Launch:
         self.ended = threading.Event()
         self.exit: Exit | None = None
         self._command = ""
+        self._created_here = False
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
+
+    @classmethod
+    def adopt(cls, engine: Engine, bundle: Bundle, pid: int) -> Launch:
+        """That of a container which another process has created; `pid` is 0 where its
+        first process is known to have ended."""
+        launch = cls(engine, bundle)
+        launch.pid = pid
+        if pid > 0:
+            launch._init = launch._open_init(pid)
+        with suppress(ProcessLookupError):
+            launch._monitor = _spawn.open_monitor(bundle.conmon_pid_file, bundle.container_id)
+        return launch
 
     def prepare(self, spec: Mapping[str, Any]) -> None:
         """Makes the run directory and writes config.json."""
@@ -134,9 +87,28 @@ class Launch:
                 remedy="check the space on that file system",
             ) from error
 
+    @property
+    def monitor_pid(self) -> int:
+        """0 where there is none."""
+        return 0 if self._monitor is None else self._monitor.pid
+
+    def has_monitor(self) -> bool:
+        """Whether somebody is there who will write the exit file."""
+        return self._monitor is not None and not self._monitor.ended()
+
     def create(self, on_exit: Callable[[], None]) -> None:
         """Has the container created; `on_exit` is called from another thread when its
         exit is final.  On a failure nothing of it is left but the bundle's files."""
+        self._created_here = True
+        created = self.engine.oci.create(self.bundle, command=self._command)
+        self.pid = created.pid
+        self._monitor = created.monitor
+        self._init = self._open_init(created.pid)
+        self.watch(on_exit)
+
+    def watch(self, on_exit: Callable[[], None]) -> None:
+        """Has `exit` and `ended` set when the exit is final, and calls `on_exit` then, in
+        another thread or at once."""
 
         def ended(exit: Exit | None) -> None:
             self.exit = exit
@@ -144,11 +116,18 @@ class Launch:
             if exit is not None:
                 on_exit()
 
-        created = self.engine.oci.create(self.bundle, command=self._command)
-        self.pid = created.pid
-        self._monitor = created.monitor
-        self._init = self._open_init(created.pid)
-        self.engine.exits.add(self.bundle.container_id, created.monitor, ended)
+        if self._monitor is not None:
+            self.engine.exits.add(self.bundle.container_id, self._monitor, ended)
+        elif not self.ended.is_set():
+            ended(self.engine.exits.read(self.bundle.container_id) or Exit(LOST, time.time()))
+
+    def clear_unfinished(self) -> None:
+        """Ends what a creator that died in the middle has left."""
+        bundle = self.bundle
+        left = (bundle.conmon_pid_file, bundle.pid_file)
+        if any(map(os.path.exists, (*left, self.engine.oci.state_dir(bundle.container_id)))):
+            log.warning("container %s: clearing an unfinished creation", bundle.container_id)
+            self.abandon()
 
     def abandon(self) -> None:
         """Ends and removes whatever a creation that was cut short has left: an interrupt
@@ -158,8 +137,17 @@ class Launch:
         if os.path.exists(bundle.conmon_pid_file) or self.engine.host.sessions_naming(bundle.marks):
             self.engine.oci.abandon(bundle)
         remove_tree(self.engine.oci.state_dir(bundle.container_id))
-        self.engine.exits.discard(self.bundle.container_id)
-        self._forget_files()
+        self.close()
+        self.forget_files()
+
+    def close(self) -> None:
+        """Gives back what this process holds of it."""
+        self.engine.exits.forget(self.bundle.container_id)
+        init, self._init = self._init, None
+        monitor, self._monitor = self._monitor, None
+        for process in (init, monitor):
+            if process is not None:
+                process.close()
 
     def _open_init(self, pid: int) -> _spawn.Process | None:
         """The first process, opened and then checked: the number may be somebody else's
@@ -230,17 +218,17 @@ class Launch:
     def usage(self) -> Usage:
         return self.engine.host.cgroups.usage(self.bundle.cgroup)
 
-    def release(self) -> tuple[Usage, bool]:
-        """Gives back what the ended container still holds; returns what it consumed, and
-        whether the kernel killed for want of memory.
+    def release(self, lost: bool) -> tuple[Usage, bool]:
+        """Gives back what the ended container still holds but its files; returns what it
+        consumed, and whether the kernel killed for want of memory.
 
-        Waits for the monitor, which is about to end.  A failure is logged and the
-        rest is released all the same.
+        Waits for a monitor of our own, which is about to end; `lost` says that it ended
+        too early.  A failure is logged and the rest is released all the same.  Can be
+        done again where it was cut short.
         """
         bundle = self.bundle
         cgroups = self.engine.host.cgroups
-        if self.exit is not None and self.exit.code == LOST:
-            # Without a monitor the container's processes may well go on.
+        if lost:  # without a monitor the container's processes may well go on
             cgroups.kill(bundle.cgroup)
         usage = self.usage()
         self._end_monitor()
@@ -254,28 +242,26 @@ class Launch:
             remove_tree(self.engine.oci.state_dir(bundle.container_id))
         # Gone by now, unless the runtime had forgotten the container.
         cgroups.remove(bundle.cgroup)
-        self.engine.exits.discard(bundle.container_id)
-        init, self._init = self._init, None  # an ended process's number may be another's
-        if init is not None:
-            init.close()
-        self._forget_files()
         return usage, oom
 
-    def _forget_files(self) -> None:
-        """Removes what conmon and the runtime keep for a running container."""
+    def forget_files(self) -> None:
+        """Removes what conmon and the runtime keep for a running container, the exit file
+        too: its end has been recorded."""
+        bundle = self.bundle
+        self.engine.exits.discard(bundle.container_id)
         for name in ("attach", "ctl", "winsz", "oom"):
-            _unlink(f"{self.bundle.directory}/{name}")
-        remove_tree(self.bundle.run_dir)
+            _unlink(f"{bundle.directory}/{name}")
+        for path in (bundle.pid_file, bundle.conmon_pid_file):
+            _unlink(path)
 
     def _end_monitor(self) -> None:
+        """A monitor with an exit command waits for that, which may wait for us."""
         monitor = self._monitor
-        if monitor is None:
+        if monitor is None or not self._created_here or self.bundle.exit_command:
             return
         if not monitor.ended(MONITOR_TIMEOUT):
             self.kill_monitor()
             monitor.ended(MONITOR_TIMEOUT)
-        self._monitor = None  # an interrupt may bring us here a second time
-        monitor.close()
 
 
 def _program(pid: int) -> str:

@@ -7,6 +7,8 @@ import os
 import re
 from collections.abc import Callable
 
+from libpod.errors import InvalidArgument
+
 NAME_PATTERN = "[a-zA-Z0-9][a-zA-Z0-9_.-]*"
 """What a name looks like from its first character to its last (podman's rule;
 the podman of 2018 forgot to anchor it and took almost anything)."""
@@ -61,6 +63,15 @@ SURNAMES = tuple(
 def valid_name(name: str) -> bool:
     """Whether a container or pod may be named so, see `NAME_PATTERN`."""
     return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str) -> None:
+    """Raises `InvalidArgument` unless a container or pod may be named so."""
+    if not isinstance(name, str) or not valid_name(name):
+        raise InvalidArgument(
+            f"the name {name!r} is not valid",
+            remedy="begin with a letter or digit, go on with these, dots, dashes, underscores",
+        )
 
 
 def new_id() -> str:

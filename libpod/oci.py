@@ -47,8 +47,8 @@ ABANDON_TIMEOUT = 5.0
 class Bundle(NamedTuple):
     """One container as conmon and the OCI runtime see it.
 
-    `directory` holds config.json, the log and conmon's attach socket; `run_dir`
-    the pid files.
+    `directory` holds config.json, the log and conmon's attach socket; `run_dir` the
+    files that are mounted into it.
     """
 
     container_id: str
@@ -62,19 +62,15 @@ class Bundle(NamedTuple):
     """Bytes; negative: no limit."""
     terminal: bool
     stdin: bool
+    pid_file: str
+    conmon_pid_file: str
+    exit_command: tuple[str, ...] = ()
+    """What conmon runs when the container has ended."""
 
     @property
     def marks(self) -> tuple[str, str]:
         """Arguments by which this container's monitor is known among all processes."""
         return self.container_id, self.directory
-
-    @property
-    def pid_file(self) -> str:
-        return f"{self.run_dir}/pidfile"
-
-    @property
-    def conmon_pid_file(self) -> str:
-        return f"{self.run_dir}/conmon.pid"
 
 
 class Created(NamedTuple):
@@ -157,14 +153,16 @@ class OCIRuntime:
         conmon_env: Sequence[str],
         tmp_dir: str,
         no_pivot_root: bool,
+        root: str | None = None,
     ) -> None:
+        """`root` is the runtime's own directory; below `tmp_dir` where None."""
         self.host = host
         self.path = path
         self.name = os.path.basename(path)
         self.conmon_path = conmon_path
         self.exit_dir = f"{tmp_dir}/exits"
         self._socket_dir = f"{tmp_dir}/socket"
-        self._root = f"{tmp_dir}/{self.name}"
+        self._root = root or f"{tmp_dir}/{self.name}"
         self._no_pivot_root = no_pivot_root
         self._env = {"XDG_RUNTIME_DIR": tmp_dir, "PATH": os.defpath}
         self._conmon_env = dict(entry.split("=", 1) for entry in conmon_env)
@@ -177,6 +175,26 @@ class OCIRuntime:
     def state_dir(self, container_id: str) -> str:
         """Where crun and runc keep what they know of a container."""
         return f"{self._root}/{container_id}"
+
+    def was_started(self, container_id: str) -> bool:
+        """Whether a created container's command was started.  Both runtimes hold its first
+        process back with a fifo, which goes with the start; the runtime itself is asked
+        only where that is not there."""
+        if os.path.exists(f"{self.state_dir(container_id)}/exec.fifo"):
+            return False
+        return self.status(container_id) in ("running", "paused")
+
+    def status(self, container_id: str) -> str:
+        """The runtime's word for how a container stands; "" where it does not know it."""
+        result = self._run("state", container_id)
+        try:
+            return str(json.loads(result.stdout)["status"]) if result.code == 0 else ""
+        except (ValueError, TypeError, KeyError) as error:
+            raise OCIRuntimeFailed(
+                f"{self.path} state {container_id} answered with something else",
+                container_id=container_id,
+                detail=result.stdout,
+            ) from error
 
     # --- creation -------------------------------------------------------------
 
@@ -231,6 +249,8 @@ class OCIRuntime:
         if self._no_pivot_root:
             argv.append("--no-pivot")
         argv += ["--log-level", "warning"]
+        for index, word in enumerate(bundle.exit_command):
+            argv += ["--exit-command-arg" if index else "--exit-command", word]
         return argv + ["--runtime-arg", "--root", "--runtime-arg", self._root]
 
     def _await_answer(

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a container comes into being: lock, storage, record, in this order.
+
+The record is last: a container that the state knows is complete.  What a creation
+that was killed has left before that belongs to nobody and is found by an audit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from libpod import names
+from libpod.container import STOP_TIMEOUT, Container
+from libpod.errors import ContainerExists, LibpodError, NoSuchContainer, NoSuchPod, SystemCallError
+from libpod.failpoint import reach
+from libpod.life import AUTOREMOVE
+from libpod.state.handles import ContainerRecord
+from libpod.state.records import ContainerConfig, ContainerState, ContainerStatus
+from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
+
+if TYPE_CHECKING:
+    from libpod.engine import Engine
+    from libpod.locks import ObjectLock
+
+MakeSpec = Callable[[str, str, str, int], dict[str, Any]]
+"""From ID, name, cgroup and time of creation (ns since the epoch) to an OCI spec, which is
+then the record's."""
+
+
+def create(
+    engine: Engine,
+    make_spec: MakeSpec,
+    name: str | None,
+    members: dict[str, Any],
+    *,
+    cgroup_parent: str,
+    remove: bool = False,
+) -> Container:
+    """A configured container.
+
+    `members` are those of `ContainerConfig` that were asked for; `cgroup_parent`
+    holds where there is none in them.  `remove` has it go at its end.
+
+    Raises `InvalidArgument`, `ContainerExists` (the name is taken), `BadRecord` (a
+    spec that podman could not live with), `LocksExhausted`, `SystemCallError`.
+    """
+    if name is not None:
+        names.check_name(name)
+    container_id = names.new_id()
+    chosen = name or names.unique_name(lambda drawn: _is_taken(engine, drawn))
+    created = time.time_ns()
+    parent = members.get("cgroup_parent") or cgroup_parent
+    spec = make_spec(container_id, chosen, f"{parent}/libpod-{container_id}", created)
+    _complete(spec, remove)
+    directory = engine.store.container_dir(container_id)
+    run_dir = engine.store.container_run_dir(container_id)
+    shm_dir = f"{directory}/shm"
+    chosen_members = {
+        "id": container_id,
+        "name": chosen,
+        "created": created,
+        "cgroup_parent": parent,
+        "cgroup_manager": engine.config.cgroup_manager,
+        "static_dir": directory,
+        "shm_dir": shm_dir,
+        "mounts": [members.get("shm_dir", shm_dir)],
+        "secrets_path": f"{directory}/secrets",
+        "log_path": f"{directory}/ctr.log",
+        "log_size": max(engine.config.max_log_size, 0),
+        "conmon_pid_file": f"{run_dir}/conmon.pid",
+        "pid_file": f"{run_dir}/pidfile",
+        "oci_runtime": engine.oci.name,
+        "namespace": engine.state.namespace,
+        "stop_timeout": STOP_TIMEOUT,
+        **members,
+    }
+    config = ContainerConfig(spec, **chosen_members)
+    return _register(engine, config, run_dir)
+
+
+def _is_taken(engine: Engine, name: str) -> bool:
+    """Also by the beginning of an ID: nobody could find the container by its name."""
+    for lookup in (engine.state.lookup_container, engine.state.lookup_pod):
+        with suppress(NoSuchContainer, NoSuchPod):
+            lookup(name)
+            return True
+    return False
+
+
+def _complete(spec: dict[str, Any], remove: bool) -> None:
+    """What podman takes for granted in a spec, empty where nothing was said."""
+    process = spec.setdefault("process", {})
+    for key, nothing in (("env", []), ("cwd", "/"), ("capabilities", {})):
+        process.setdefault(key, nothing)
+    spec.setdefault("root", {})
+    spec.setdefault("mounts", [])
+    spec.setdefault("linux", {}).setdefault("namespaces", [])
+    annotations = spec["annotations"] = dict(spec.get("annotations") or {})
+    annotations[AUTOREMOVE] = "TRUE" if remove else "FALSE"
+
+
+def _register(engine: Engine, config: ContainerConfig, run_dir: str) -> Container:
+    """An interrupt may come at any moment, so what was made is undone by its name; nobody
+    else knows the ID yet."""
+    lock_id, lock, record = 0, None, None
+    try:
+        lock_id, lock = engine.locks.allocate(config.id)
+        reach("create.locked")
+        _make_storage(engine, config)
+        reach("create.stored")
+        state = ContainerState(status=ContainerStatus.CONFIGURED, run_dir=run_dir)
+        record = ContainerRecord.new(config.but(lock_id=lock_id), state)
+        engine.state.add_container(record)
+        reach("create.recorded")
+        return Container(engine, record, lock)
+    except BaseException:
+        _undo(engine, config.id, lock_id, lock, record)
+        raise
+
+
+def _make_storage(engine: Engine, config: ContainerConfig) -> None:
+    try:
+        engine.store.create_container(config.id, config.name)
+    except DuplicateName as error:
+        raise ContainerExists(
+            f'the container name "{config.name}" is in use by {error.container_id}',
+            remedy="choose another name, or remove that container",
+        ) from error
+    try:
+        os.mkdir(f"{config.static_dir}/shm", 0o700)
+        os.mkdir(f"{config.static_dir}/artifacts", 0o755)
+    except OSError as error:
+        raise SystemCallError(
+            f"cannot make the directories of container {config.id}: {error.strerror}",
+            error.errno or 0,
+            phase="prepare",
+            remedy="check the space on that file system",
+        ) from error
+
+
+def _undo(
+    engine: Engine,
+    container_id: str,
+    lock_id: int,
+    lock: ObjectLock | None,
+    record: ContainerRecord | None,
+) -> None:
+    if record is not None:
+        with suppress(LibpodError):
+            engine.state.remove_container(record)
+    with suppress(NoSuchStorageContainer):
+        engine.store.delete_container(container_id)
+    if lock is not None:  # the error's traceback may keep it for long
+        lock.close()
+    engine.locks.free_given(container_id, lock_id)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all containers of one runtime share: the machinery below them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from libpod.errors import LibpodError
+from libpod.exits import ExitWatcher
+from libpod.owners import Owners
+
+if TYPE_CHECKING:
+    from libpod.host import Host
+    from libpod.locks import LockManager
+    from libpod.oci import OCIRuntime
+    from libpod.settings import RuntimeConfig
+    from libpod.state import State
+    from libpod.state.paths import RuntimePaths
+    from libpod.storage import Store
+
+log = logging.getLogger("libpod.engine")
+
+EXIT_CODES_KEPT = 300.0
+"""Seconds for which the exit code of a removed container can be asked for (podman's five
+minutes)."""
+
+_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+
+
+class Engine:
+    """One runtime's rooms, opened.
+
+    Attributes:
+        config: the configuration that it was opened with.
+        paths: its directories.
+        host, oci: the host, and the OCI runtime under conmon.
+        state, store, locks: records, layers and directories, locks of containers.
+        owners: who looks after which running container.
+        exits: sees containers end; releaser: clears up after those nobody waits for.
+        arguments: the command line's global flags that open the same runtime.
+    """
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        paths: RuntimePaths,
+        host: Host,
+        oci: OCIRuntime,
+        state: State,
+        store: Store,
+        locks: LockManager,
+    ) -> None:
+        self.config = config
+        self.paths = paths
+        self.host = host
+        self.oci = oci
+        self.state = state
+        self.store = store
+        self.locks = locks
+        self.owners = Owners(paths.tmp_dir)
+        self.exits = ExitWatcher(oci.exit_dir)
+        self.releaser = Releaser()
+        self.closed = False
+        self._pruned = time.monotonic()
+
+    def close(self) -> None:
+        """Ends its threads and closes its rooms, in this order; idempotent."""
+        self.closed = True
+        self.exits.close()
+        self.releaser.close()
+        self.owners.close()
+        self.locks.close()
+        self.state.close()
+
+    def exit_command(self, container_id: str, remove: bool) -> list[str]:
+        """What conmon runs after a container that outlives its creator."""
+        command = [sys.executable, _PROGRAM, *self._arguments(), "container", "cleanup"]
+        return [*command, *(["--rm"] if remove else []), container_id]
+
+    def _arguments(self) -> list[str]:
+        flags = {
+            "--root": self.paths.graph_root,
+            "--runroot": self.paths.run_root,
+            "--tmpdir": self.paths.tmp_dir,
+            "--static-dir": self.paths.static_dir,
+            "--runtime": self.oci.path,
+            "--conmon": self.oci.conmon_path,
+            "--cgroup-manager": self.config.cgroup_manager,
+            "--lock-type": self.locks.kind,
+        }
+        if self.config.share:
+            flags["--share"] = self.config.share
+        return [f"{flag}={value}" for flag, value in flags.items()]
+
+    def prune_exit_codes(self) -> None:
+        """Forgets the exit codes of containers that are long gone; now and then."""
+        now = time.monotonic()
+        if now - self._pruned < EXIT_CODES_KEPT:
+            return
+        self._pruned = now
+        try:
+            self.state.prune_exit_codes(time.time_ns() - int(EXIT_CODES_KEPT * 1e9))
+        except LibpodError as error:
+            log.warning("old exit codes were not forgotten: %s", error)
+
+
+class Releaser:
+    """One thread that clears up after containers nobody waits for.
+
+    It starts with the first of them, so that a program which waits for all its
+    containers never has it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: list[Callable[[], None]] = []
+        self._wanted = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="libpod-release", daemon=True
+                )
+                self._thread.start()
+            self._wanted.notify()
+
+    def close(self) -> None:
+        """Does what was submitted, then ends the thread; idempotent."""
+        with self._lock:
+            self._closing = True
+            self._wanted.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while not self._jobs and not self._closing:
+                    self._wanted.wait()
+                if not self._jobs:
+                    return
+                job = self._jobs.pop(0)
+            try:
+                job()
+            except Exception:
+                log.exception("while releasing a container")

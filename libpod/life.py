@@ -1,0 +1,554 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One container under its lock: its record, its processes, and how these agree.
+
+`Container` says which verb is allowed when; here is what a verb does.  All but
+what says otherwise is called with the lock held (`with life.locked()`), which
+begins by bringing the record up to date:
+
+ 1. What is recorded may be behind what has happened, never ahead of it: a step is
+    saved after it was done, and can be done again by whoever finds it unsaved.
+ 2. An exit is final with conmon's exit file, which is removed after the exit was
+    recorded.
+ 3. The process that started a container attached looks after it (`owners`), and
+    alone gives back what an ended one held; others record that it ended.  Once
+    that process is gone, or where there was none (detached), whoever comes first
+    does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from libpod import assemble
+from libpod.cgroup import Usage
+from libpod.errors import (
+    Closed,
+    ContainerExists,
+    ContainerRemoved,
+    InternalError,
+    LibpodError,
+    LockGone,
+    NoSuchContainer,
+    OCIRuntimeFailed,
+    RuntimeStopped,
+    SystemCallError,
+    UsedAfterFork,
+)
+from libpod.exits import LOST, Exit
+from libpod.failpoint import reach
+from libpod.launch import Launch
+from libpod.oci import Bundle
+from libpod.state.records import ContainerState, ContainerStatus
+from libpod.storage.errors import NoSuchStorageContainer
+
+if TYPE_CHECKING:
+    from libpod.engine import Engine
+    from libpod.locks import ObjectLock
+    from libpod.state.handles import ContainerRecord
+
+log = logging.getLogger("libpod.life")
+
+KILL_TIMEOUT = 10.0
+"""Seconds in which a container must have ended after SIGKILL."""
+
+LOCK_TIMEOUT = 300.0
+"""Seconds to wait for a container's lock; a creation may hold it for 240."""
+
+AUTOREMOVE = "io.podman.annotations.autoremove"
+
+LIVE = frozenset(
+    (
+        ContainerStatus.CREATED,
+        ContainerStatus.RUNNING,
+        ContainerStatus.PAUSED,
+        ContainerStatus.STOPPING,
+    )
+)
+"""There is a first process, or was until a moment ago."""
+
+
+class Life:
+    """A container's record, lock and launch, in this process.
+
+    Attributes:
+        record: as it was read last.
+        launch: its processes, where this process knows them.
+        usage: what it had consumed at its end.
+        removed: whether it was removed, by this object.
+        attended: whether somebody waits for the exit and then clears up.
+        console_size: height and width of the terminal that it is made with.
+    """
+
+    def __init__(
+        self, engine: Engine, record: ContainerRecord, lock: ObjectLock | None = None
+    ) -> None:
+        self.engine = engine
+        self.record = record
+        self.launch: Launch | None = None
+        self.usage = Usage()
+        self.removed = False
+        self.attended = False
+        self.console_size: tuple[int, int] | None = None
+        self._lock = lock
+        self._owned = False
+        self._pid = os.getpid()
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def status(self) -> ContainerStatus:
+        return self.record.state.status
+
+    # --- the lock ------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the lock, with the record brought up to date.
+
+        A signal handler may raise at any moment, also just after the lock was
+        taken: hence the unlocking whatever happened, held or not.
+        """
+        self.check_process()
+        try:
+            self._take_lock()
+            self.sync()
+            yield
+        finally:
+            if self._lock is not None:
+                with suppress(InternalError, Closed, LockGone):
+                    self._lock.unlock()
+
+    def check_process(self) -> None:
+        """Raises `UsedAfterFork`, `RuntimeStopped`, `ContainerRemoved`."""
+        if self._pid != os.getpid():
+            raise UsedAfterFork(
+                f"container {self.id} belongs to the parent process",
+                container_id=self.id,
+                remedy="open a runtime in the child",
+            )
+        if self.removed:
+            raise self._gone()
+        if self.engine.closed:
+            raise RuntimeStopped(
+                "runtime has already been stopped",
+                container_id=self.id,
+                remedy="open another runtime on the same directories",
+            )
+
+    def _take_lock(self) -> None:
+        """Takes it and reads the record; again where the lock has become another one."""
+        while True:
+            lock = self._lock or self._open_lock()
+            self._lock = lock
+            try:
+                lock.lock(LOCK_TIMEOUT)
+            except Closed:
+                raise self._gone() from None
+            except LockGone:
+                self._replace_lock()
+                continue
+            self.update()
+            if self.engine.locks.kind == "flock" or lock.lock_id == self.record.config.lock_id:
+                return
+            lock.close()
+            self._lock = None
+
+    def _open_lock(self) -> ObjectLock:
+        if self.engine.locks.kind != "flock":
+            self.update()  # its lock ID may have been given to another object
+        return self.engine.locks.open(self.id, self.record.config.lock_id)
+
+    def _replace_lock(self) -> None:
+        """A lock goes after its container's record: where that is there, somebody has
+        cleared the directory under us."""
+        old, self._lock = self._lock, None
+        if old is not None:
+            old.close()
+        self.update()
+        log.warning("the lock of container %s was removed: made anew", self.id)
+        with suppress(LibpodError):  # another process was faster
+            self._lock = self.engine.locks.allocate_given(self.id, self.record.config.lock_id)
+
+    def update(self) -> None:
+        """Reads the record anew; takes no lock.  Raises `ContainerRemoved`."""
+        try:
+            self.engine.state.update_container(self.record)
+        except (NoSuchContainer, ContainerRemoved):
+            raise self._gone() from None
+
+    def save(self, exit_code: int | None = None) -> None:
+        self.engine.state.save_container(self.record, exit_code)
+
+    def _gone(self) -> ContainerRemoved:
+        return ContainerRemoved(
+            f"container {self.id} has already been removed", container_id=self.id
+        )
+
+    # --- what has happened meanwhile ---------------------------------------------------
+
+    def sync(self) -> None:
+        """Takes note of what happened since the record was saved; costs no process."""
+        if self.status in LIVE:
+            self._drop_stale_launch()
+            ended = self._find_exit()
+            if ended is None:
+                self._sync_running()
+            elif self._cleans_up():
+                self.release(ended)
+            else:
+                self._note_exit(ended)
+                self.save(ended.code)
+        elif self.status is ContainerStatus.STOPPED and self._cleans_up():
+            self.release()
+        elif self.launch is not None and self.status is not ContainerStatus.STOPPED:
+            self._let_go()  # somebody else has cleared up
+
+    def settled(self) -> bool:
+        """Whether nothing can have happened since the record was read that a `sync` would
+        find; takes no lock."""
+        if self.status is ContainerStatus.STOPPED:
+            return not self._cleans_up()
+        return self.status not in LIVE or (
+            self.status is not ContainerStatus.CREATED and self._find_exit() is None
+        )
+
+    def _drop_stale_launch(self) -> None:
+        """Another process may have started it anew."""
+        if self.launch is not None and self.launch.pid != self.record.state.pid:
+            self._let_go()
+
+    def _find_exit(self) -> Exit | None:
+        """How it ended, where that is final."""
+        launch = self.launch
+        if launch is not None and launch.exit is not None:
+            return launch.exit
+        found = self.engine.exits.read(self.id)
+        if found is not None:
+            return found
+        if launch is None:
+            launch = Launch.adopt(self.engine, self.bundle(), self.record.state.pid)
+        try:
+            if launch.has_process() or launch.has_monitor():
+                return None
+        finally:
+            if launch is not self.launch:
+                launch.close()
+        # It may have written the file and ended between our two looks.
+        found = self.engine.exits.read(self.id)
+        if found is None:
+            log.error("the monitor of container %s died without an exit code", self.id)
+        return found or Exit(LOST, time.time())
+
+    def _sync_running(self) -> None:
+        """A start, pause or unpause that was not recorded, by a caller who was killed or by
+        somebody who asked the OCI runtime."""
+        before = self.status
+        oci, state = self.engine.oci, self.record.state
+        if before is ContainerStatus.CREATED and oci.was_started(self.id):
+            state.started = state.started or time.time_ns()
+            state.status = ContainerStatus.RUNNING
+        if self.status is not ContainerStatus.CREATED:
+            frozen = self.engine.host.cgroups.frozen(self.cgroup)
+            if frozen and self.status is ContainerStatus.RUNNING:
+                state.status = ContainerStatus.PAUSED
+            elif frozen is False and self.status is ContainerStatus.PAUSED:
+                state.status = ContainerStatus.RUNNING
+        if self.status is not before:
+            self.save()
+
+    def _cleans_up(self) -> bool:
+        return self._owned or not self.engine.owners.another_lives(self.id)
+
+    def _note_exit(self, ended: Exit) -> None:
+        state = self.record.state
+        state.status = ContainerStatus.STOPPED
+        state.exit_code = ended.code
+        state.exited = True
+        state.finished = int(ended.finished * 1e9)
+        state.oom_killed = os.path.exists(f"{self.record.config.static_dir}/oom")
+        state.pid = 0
+        state.conmon_pid = 0
+
+    # --- its processes -------------------------------------------------------------
+
+    @property
+    def remove_at_end(self) -> bool:
+        """Whether it is to go when it has ended; podman, too, knows it by this annotation."""
+        annotations = self.record.config.spec.get("annotations") or {}
+        return bool(annotations.get(AUTOREMOVE) == "TRUE")
+
+    def is_detached(self) -> bool:
+        """Whether it runs and no process looks after it."""
+        return self.status in LIVE and not self.engine.owners.claimed(self.id)
+
+    def bundle(self, terminal: bool = False, detached: bool = False) -> Bundle:
+        """What conmon and the OCI runtime are told of it; the arguments matter for its
+        creation alone."""
+        config, state = self.record.config, self.record.state
+        command = self.engine.exit_command(self.id, self.remove_at_end) if detached else ()
+        return Bundle(
+            container_id=self.id,
+            name=self.record.name,
+            directory=config.static_dir,
+            run_dir=state.run_dir,
+            cgroup=self.cgroup,
+            conmon_cgroup=f"{config.cgroup_parent}/conmon",
+            log_path=config.log_path,
+            log_size_max=config.log_size or -1,
+            terminal=terminal,
+            stdin=config.stdin,
+            pid_file=config.pid_file or f"{state.run_dir}/pidfile",
+            conmon_pid_file=config.conmon_pid_file or f"{state.run_dir}/conmon.pid",
+            exit_command=tuple(command),
+        )
+
+    @property
+    def cgroup(self) -> str:
+        return f"{self.record.config.cgroup_parent}/libpod-{self.id}"
+
+    def running(self) -> Launch:
+        """Its processes, also those that another process has started."""
+        if self.launch is None:
+            self.launch = Launch.adopt(self.engine, self.bundle(), self.record.state.pid)
+        return self.launch
+
+    def watched(self) -> Launch:
+        """The same, with its `ended` set when the exit is final."""
+        if self.launch is None:
+            launch = self.running()
+            launch.watch(self._on_exit)
+        return self.running()
+
+    def look_after(self) -> None:
+        """Makes this process the one that clears up after a container that runs; the
+        claim was taken over from one that died."""
+        self._owned = True
+        self.watched()
+
+    def init(self, detached: bool) -> None:
+        """Has the OCI runtime create it."""
+        spec = self.record.config.spec
+        terminal = bool(spec["process"].get("terminal"))
+        if self.console_size:
+            size = dict(zip(("height", "width"), self.console_size, strict=True))
+            spec["process"]["consoleSize"] = size
+        launched = Launch(self.engine, self.bundle(terminal, detached))
+        launched.clear_unfinished()
+        before = self.record.state.but()
+        try:
+            if not detached:
+                self.engine.owners.claim(self.id)
+            reach("init.claimed")
+            spec, bind_mounts = assemble.assemble(self.engine, self.record, spec)
+            reach("init.mounted")
+            launched.prepare(spec)
+            reach("init.prepared")
+            launched.create(self._on_exit)
+            reach("init.created")
+            self._note_created(launched, bind_mounts)
+            self.save()
+            reach("init.saved")
+            self._owned = not detached
+            self.launch = launched
+        except BaseException:
+            self._undo_init(launched, before)
+            raise
+
+    def _note_created(self, launched: Launch, bind_mounts: dict[str, str]) -> None:
+        state = self.record.state
+        state.status = ContainerStatus.CREATED
+        state.config_path = f"{launched.bundle.directory}/config.json"
+        state.bind_mounts = bind_mounts
+        state.mounted = True
+        state.mount_point = self.record.config.rootfs
+        state.pid = launched.pid
+        state.conmon_pid = launched.monitor_pid
+        state.exit_code = 0
+        state.exited = state.oom_killed = state.stopped_by_user = False
+        state.started = state.finished = None
+
+    def _undo_init(self, launched: Launch, before: ContainerState) -> None:
+        launched.abandon()
+        self.unmount()
+        self.engine.owners.disclaim(self.id)
+        saved = self.record.state.status is ContainerStatus.CREATED
+        self.launch = None
+        self._owned = False
+        self.record.state = before
+        if saved:  # perhaps, so that nobody takes it for created
+            with suppress(NoSuchContainer, ContainerRemoved):
+                self.save()
+
+    def start(self) -> None:
+        """Starts the command of a created container.  One whose start failed is of no use:
+        it is ended, and the caller has the error."""
+        try:
+            self.engine.oci.start(self.id)
+        except BaseException:
+            self.end(self.watched(), 0, None)
+            self.sync()
+            raise
+        reach("start.started")
+        self.record.state.started = time.time_ns()
+        self.record.state.status = ContainerStatus.RUNNING
+        self.save()
+        reach("start.saved")
+
+    def end(self, launched: Launch, grace: float, stop_signal: int | None) -> None:
+        """The stop signal, the grace, then SIGKILL; returns when the exit is final.  Needs
+        no lock."""
+        if grace > 0 and stop_signal is not None:
+            deadline = time.monotonic() + grace
+            launched.await_command(deadline)
+            if launched.send_signal(stop_signal) and launched.ended.wait(
+                max(0.0, deadline - time.monotonic())
+            ):
+                return
+            log.debug("container %s did not end within %g s", self.id, grace)
+        none_left = launched.kill_all()
+        if launched.ended.wait(KILL_TIMEOUT):
+            return
+        if none_left:  # only the monitor did not see it
+            launched.kill_monitor()
+        if not launched.ended.wait(KILL_TIMEOUT):
+            raise InternalError(
+                f"container {self.id} did not die within {KILL_TIMEOUT:g} s",
+                phase="stop",
+                container_id=self.id,
+                remedy="a process of it may be stuck in the kernel",
+            )
+
+    def pause(self, launched: Launch) -> bool:
+        """Freezes it; False where it has ended just now."""
+        try:
+            self.engine.oci.pause(self.id)
+        except OCIRuntimeFailed:
+            if launched.has_process():
+                raise
+            return False
+        reach("pause.paused")
+        self.record.state.status = ContainerStatus.PAUSED
+        self.save()
+        return True
+
+    def unpause(self) -> None:
+        self.engine.oci.resume(self.id)
+        reach("unpause.resumed")
+        self.record.state.status = ContainerStatus.RUNNING
+        self.save()
+
+    # --- its end -----------------------------------------------------------------------
+
+    def release(self, ended: Exit | None = None) -> None:
+        """Gives back what an ended container held, and records its end."""
+        launched = self.running()
+        lost = (ended.code if ended else self.record.state.exit_code) == LOST
+        self.usage, oom_killed = launched.release(lost)
+        reach("exit.released")
+        if ended is not None:
+            self._note_exit(ended)
+        self.unmount()
+        reach("exit.unmounted")
+        state = self.record.state
+        state.status = ContainerStatus.EXITED
+        state.oom_killed = oom_killed or state.oom_killed
+        state.mounted = False
+        state.mount_point = ""
+        state.bind_mounts = {}
+        self.save(state.exit_code)
+        reach("exit.saved")
+        self._let_go()
+        launched.forget_files()
+        reach("exit.forgotten")
+        self.engine.prune_exit_codes()
+
+    def _let_go(self) -> None:
+        """This process has nothing to do with its processes any more."""
+        launched, self.launch = self.launch, None
+        if launched is not None:
+            launched.close()
+        self._owned = False
+        self.engine.owners.disclaim(self.id)
+
+    def rename(self, name: str) -> None:
+        """Gives it another name, in the container store and in the state."""
+        before = self.record.name
+        self.engine.store.rename_container(self.id, name)
+        try:
+            reach("rename.stored")
+            self.engine.state.rename_container(self.record, name)
+        except BaseException:
+            self.engine.store.rename_container(self.id, before)
+            raise
+
+    def unmount(self) -> None:
+        """Unmounts what was mounted for it on the host; once more is no error."""
+        for path in self.record.config.mounts:
+            try:
+                self.engine.host.unmount(path)
+            except SystemCallError as error:
+                log.warning("container %s: %s", self.id, error)
+
+    def remove(self) -> None:
+        """Removes one that does not run, with all its files; the lock is gone after.
+
+        Where it is cut short, it can be done again.
+        """
+        engine = self.engine
+        dependents = engine.state.container_in_use(self.record)
+        if dependents:
+            raise ContainerExists(
+                f"container {self.id} has dependent containers which must be removed before it: "
+                + ", ".join(dependents),
+                container_id=self.id,
+            )
+        Launch(engine, self.bundle()).clear_unfinished()
+        self.unmount()
+        reach("remove.unmounted")
+        with suppress(NoSuchStorageContainer):  # by podman, or at our last attempt
+            engine.store.delete_container(self.id)
+        reach("remove.stored")
+        self._remove_record()
+        reach("remove.forgotten")
+        engine.owners.disclaim(self.id)
+        if self._lock is not None:
+            self._lock.free()
+        reach("remove.unlocked")
+        self.removed = True
+
+    def _remove_record(self) -> None:
+        state = self.engine.state
+        if self.record.pod_id:
+            state.remove_container_from_pod(state.pod(self.record.pod_id), self.record)
+        else:
+            state.remove_container(self.record)
+
+    def close(self) -> None:
+        """Closes the lock of a container that was removed."""
+        if self._lock is not None:
+            self._lock.close()
+
+    # --- watching ----------------------------------------------------------------------
+
+    def _on_exit(self) -> None:
+        """In the watching thread: nothing that waits."""
+        if self._owned and not self.attended:
+            self.engine.releaser.submit(self._settle)
+
+    def _settle(self) -> None:
+        """Clears up after an exit that nobody waits for."""
+        with suppress(ContainerRemoved, RuntimeStopped):
+            with self.locked():
+                remove = self.remove_at_end and self.status is ContainerStatus.EXITED
+                if remove:
+                    self.remove()
+            if remove:
+                self.close()
+
