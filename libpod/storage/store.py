@@ -183,7 +183,8 @@ class Store:
         Raises:
             NoSuchStorageContainer: there is none.
         """
-        return _container(self._known(_read(self._containers), container_id))
+        with translated(f"cannot read {self._containers.path}"):
+            return _container(self._known(self._containers.find(container_id), container_id))
 
     def containers(self) -> list[StorageContainer]:
         """All containers, also those of other programs.  Takes no lock."""
@@ -212,8 +213,7 @@ class Store:
         """Where a container's files are that do not outlive a boot."""
         return f"{self.run_root}/{self.driver}-containers/{_plain(container_id)}/{_USERDATA}"
 
-    def _known(self, snapshot: Snapshot, container_id: str) -> Members:
-        record = snapshot.records.get(container_id)
+    def _known(self, record: Members | None, container_id: str) -> Members:
         if record is None:
             raise NoSuchStorageContainer(
                 f"{self.graph_root} has no storage container {container_id}",
@@ -327,7 +327,7 @@ class Store:
             raise InvalidArgument(f"{name!r} is not a container's name")
         with translated("cannot rename the storage container", container_id), self._changing():
             containers = self._containers.read()
-            record = self._known(containers, container_id)
+            record = self._known(containers.records.get(container_id), container_id)
             self._refuse_volatile(containers, container_id)
             if containers.names.get(name) == container_id:
                 return
@@ -349,7 +349,9 @@ class Store:
             self._changing(images=True),
         ):
             containers = self._containers.read()
-            layer_id = str(self._known(containers, container_id).get("layer") or "")
+            layer_id = str(
+                self._known(containers.records.get(container_id), container_id).get("layer") or ""
+            )
             self._refuse_volatile(containers, container_id)
             reach("storage.delete.begin")
             own = self._is_own_layer(layer_id, container_id)

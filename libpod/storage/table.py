@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from libpod.failpoint import reach
@@ -36,9 +36,11 @@ Members = dict[str, Any]
 
 TOKEN_BYTES = 64
 _LOCK_MODE = 0o644  # the original's; no more than the directory's 0700 lets anybody in
-_CUTOFF = re.compile(r"[ \t\r\n]*")
+_START = '{"id":"'
+"""How a record begins in what containers/storage writes."""
+_BETWEEN = re.compile(r"[ \t\r\n,]*")
 
-_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
+_decoder = json.JSONDecoder()
 # Text beyond ASCII is escaped, so that what has no UTF-8 form can be written, too.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -67,25 +69,41 @@ class Snapshot(NamedTuple):
 
     def put(self, *changed: Members) -> Snapshot:
         """The version with these records, new or in the place of older ones."""
-        texts = {**self.texts, **{record["id"]: _encode(record) for record in changed}}
-        return _snapshot(texts, {**self.records, **{record["id"]: record for record in changed}})
+        texts, records, names = dict(self.texts), dict(self.records), dict(self.names)
+        for record in changed:
+            key = record["id"]
+            _drop_names(names, records.get(key))
+            texts[key] = _encode(record)
+            records[key] = record
+            names.update(dict.fromkeys(record.get("names") or (), key))
+        keys = {record["id"] for record in changed}
+        incomplete = self.incomplete - keys | {r["id"] for r in changed if _is_incomplete(r)}
+        return Snapshot(texts, records, names, incomplete)
 
     def without(self, keys: Iterable[str]) -> Snapshot:
-        gone = frozenset(keys)
-        return _snapshot(
-            {key: text for key, text in self.texts.items() if key not in gone},
-            {key: record for key, record in self.records.items() if key not in gone},
-        )
+        texts, records, names = dict(self.texts), dict(self.records), dict(self.names)
+        for key in keys:
+            _drop_names(names, records.pop(key, None))
+            texts.pop(key, None)
+        return Snapshot(texts, records, names, self.incomplete.intersection(records))
+
+
+def _drop_names(names: dict[str, str], record: Members | None) -> None:
+    if record is not None:
+        for name in record.get("names") or ():
+            if names.get(name) == record["id"]:
+                del names[name]
+
+
+def _is_incomplete(record: Members) -> bool:
+    flags = record.get("flags")
+    return bool(flags and flags.get("incomplete"))
 
 
 def _snapshot(texts: dict[str, str], records: dict[str, Members]) -> Snapshot:
     names = {name: key for key, record in records.items() for name in record.get("names") or ()}
-    flagged = [
-        key
-        for key, record in records.items()
-        if (flags := record.get("flags")) and flags.get("incomplete")
-    ]
-    return Snapshot(texts, records, names, frozenset(flagged))
+    incomplete = frozenset(key for key, record in records.items() if _is_incomplete(record))
+    return Snapshot(texts, records, names, incomplete)
 
 
 class Table:
@@ -127,6 +145,18 @@ class Table:
         snapshot = _snapshot(texts, records)
         self._kept = identity, snapshot
         return snapshot
+
+    def find(self, key: str) -> Members | None:
+        """One record of the last version, or None.  Raises as `read()`.
+
+        Where the version is not known yet the others are not decoded.
+        """
+        kept = self._kept
+        if kept is None or kept[0] != self._identity():
+            record = _find(self.path, key)
+            if record is not None:
+                return record
+        return self.read().records.get(key)
 
     def _identity(self) -> object:
         # The token first: a snapshot that is newer than its identity is only read again.
@@ -218,14 +248,13 @@ class Prepared:
 
 def _parse(path: str) -> tuple[dict[str, str], dict[str, Members]]:
     try:
-        with open(path, "rb") as file:
-            text = file.read().decode(errors="surrogateescape")
+        text = _text(path)
     except FileNotFoundError:
         return {}, {}
     try:
         return _split(text)
-    except (ValueError, IndexError, RecursionError) as error:
-        why = str(error) if type(error) is ValueError else "it is not valid JSON"
+    except (ValueError, RecursionError) as error:
+        why = str(error) if type(error) is ValueError else f"it is not valid JSON ({error})"
         raise CorruptStorage(
             f"{path}: {why}",
             remedy="restore the file from a backup, or have podman check the store",
@@ -235,34 +264,53 @@ def _parse(path: str) -> tuple[dict[str, str], dict[str, Members]]:
 def _split(text: str) -> tuple[dict[str, str], dict[str, Members]]:
     """The records of a JSON array, as text and decoded.  An empty file has none.
 
-    Raises ValueError; IndexError where the text ends too early.
+    Raises ValueError.
     """
-    texts: dict[str, str] = {}
-    records: dict[str, Members] = {}
-    skip = _CUTOFF.match
-    at = skip(text).end()  # type: ignore[union-attr]  # it matches always
-    if at == len(text) or text.startswith("null", at):
-        return texts, records
-    if text[at] != "[":
+    values = _decoder.decode(text) if text.strip() else None
+    if values is None:
+        return {}, {}
+    if type(values) is not list:
         raise ValueError("it is not an array")
-    at = skip(text, at + 1).end()  # type: ignore[union-attr]
-    separator = "," if text[at] != "]" else "]"
-    while separator == ",":
-        value, end = _scan(text, at)
-        key = _checked(value)
-        if key in records:
-            raise ValueError(f"two records have the ID {key}")
-        records[key] = value
-        texts[key] = text[at:end]
-        at = skip(text, end).end()  # type: ignore[union-attr]
-        separator = text[at]
-        if separator == ",":
-            at = skip(text, at + 1).end()  # type: ignore[union-attr]
-    if separator != "]":
-        raise ValueError(f"a record is followed by {separator!r}")
-    if skip(text, at + 1).end() != len(text):  # type: ignore[union-attr]
-        raise ValueError("there is something behind the array")
-    return texts, records
+    records = {_checked(value): value for value in values}
+    if len(records) != len(values):
+        raise ValueError("two records have one ID")
+    return dict(zip(records, _pieces(text, list(records)), strict=True)), records
+
+
+def _pieces(text: str, keys: list[str]) -> list[str]:
+    """The text of each element of a valid array of records with these IDs."""
+    body = text.strip()[1:-1]
+    pieces = body.split(f",{_START}")
+    if pieces[0].startswith(_START):  # as Go writes them
+        pieces[0] = pieces[0][len(_START) :]
+        if list(map(str.startswith, pieces, [f'{key}"' for key in keys])) == [True] * len(keys):
+            return [_START + piece for piece in pieces]
+    pieces, at = [], 0
+    for _ in keys:
+        at = _BETWEEN.match(body, at).end()  # type: ignore[union-attr]  # it matches always
+        end = _decoder.raw_decode(body, at)[1]
+        pieces.append(body[at:end])
+        at = end
+    return pieces
+
+
+def _find(path: str, key: str) -> Members | None:
+    """The record as Go writes it, without decoding the others; None if it is not found so.
+
+    A quotation mark inside a JSON string is escaped, so what is found is no string.
+    """
+    try:
+        text = _text(path)
+    except FileNotFoundError:
+        return None
+    at = text.find(f'{_START}{key}"')
+    if at < 1 or text[at - 1] not in "[,":
+        return None
+    try:
+        record = _decoder.raw_decode(text, at)[0]
+        return record if _checked(record) == key else None
+    except (ValueError, RecursionError):  # let the reading of the whole say what is wrong
+        return None
 
 
 def _checked(record: Any) -> str:
@@ -288,6 +336,11 @@ def _new_token() -> bytes:
         + os.getpid().to_bytes(4, "little")
     )
     return told + os.urandom(TOKEN_BYTES - len(told))
+
+
+def _text(path: str) -> str:
+    with open(path, "rb") as file:
+        return file.read().decode(errors="surrogateescape")
 
 
 # --- files ---------------------------------------------------------------------------
