@@ -46,6 +46,7 @@ from libpod.storage.errors import (
     translated,
 )
 from libpod.storage.overlay import LINKS, Overlay
+from libpod.storage.status import overlay_status
 from libpod.storage.table import Members, Prepared, Snapshot, Table
 from libpod.storage.trees import remove_tree
 
@@ -199,6 +200,11 @@ class Store:
 
     def image_count(self) -> int:
         return len(_read(self._images).records)
+
+    def graph_status(self) -> list[tuple[str, str]]:
+        """What the driver says of itself: the pairs of `podman info`, in its order."""
+        with translated("cannot look at the container store"):
+            return overlay_status(self.graph_root, self.run_root)
 
     def mount_count(self, layer_id: str) -> int:
         """How often the layer is mounted, by mountpoints.json."""

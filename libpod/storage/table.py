@@ -109,7 +109,7 @@ def _snapshot(texts: dict[str, str], records: dict[str, Members]) -> Snapshot:
 class Table:
     """The file `stem`.json in a directory, the volatile files beside it, and its lock."""
 
-    __slots__ = ("_kept", "directory", "lock_path", "path", "stem", "volatile_paths")
+    __slots__ = ("_asked", "_kept", "directory", "lock_path", "path", "stem", "volatile_paths")
 
     def __init__(self, directory: str, stem: str, volatile_dirs: Iterable[str] = ()) -> None:
         """Args:
@@ -123,6 +123,7 @@ class Table:
         self.lock_path = f"{directory}/{stem}.lock"
         self.volatile_paths = tuple(f"{place}/volatile-{stem}.json" for place in volatile_dirs)
         self._kept: tuple[object, Snapshot] | None = None
+        self._asked: object = None
 
     def lock(self) -> RecordLock:
         return RecordLock(self.lock_path, _LOCK_MODE)
@@ -149,10 +150,12 @@ class Table:
     def find(self, key: str) -> Members | None:
         """One record of the last version, or None.  Raises as `read()`.
 
-        Where the version is not known yet the others are not decoded.
+        The first time that a version is asked, the others are not decoded.
         """
+        identity = self._identity()
         kept = self._kept
-        if kept is None or kept[0] != self._identity():
+        if self._asked != identity and (kept is None or kept[0] != identity):
+            self._asked = identity
             record = _find(self.path, key)
             if record is not None:
                 return record
@@ -281,9 +284,9 @@ def _pieces(text: str, keys: list[str]) -> list[str]:
     """The text of each element of a valid array of records with these IDs."""
     body = text.strip()[1:-1]
     pieces = body.split(f",{_START}")
-    if pieces[0].startswith(_START):  # as Go writes them
+    if len(pieces) == len(keys) and pieces[0].startswith(_START):  # as Go writes them
         pieces[0] = pieces[0][len(_START) :]
-        if list(map(str.startswith, pieces, [f'{key}"' for key in keys])) == [True] * len(keys):
+        if all(map(str.startswith, pieces, [f'{key}"' for key in keys])):
             return [_START + piece for piece in pieces]
     pieces, at = [], 0
     for _ in keys:
