@@ -33,9 +33,12 @@ __all__ = [
     "InternalError",
     "InvalidArgument",
     "LibpodError",
+    "LockBroken",
     "LockGone",
     "LockRefused",
+    "LockTaken",
     "LockTimeout",
+    "LocksExhausted",
     "NamespaceMismatch",
     "NoSuchContainer",
     "NoSuchImage",
@@ -50,6 +53,7 @@ __all__ = [
     "RuntimeDirError",
     "RuntimeFinalized",
     "RuntimeStopped",
+    "SharingRefused",
     "SpawnFailed",
     "SystemCallError",
     "Unsupported",
@@ -278,6 +282,10 @@ class ConfigError(LibpodError, ValueError):
     fault: Fault = "config"
 
 
+class SharingRefused(ConfigError):
+    """State cannot be shared with the podman of this host."""
+
+
 class RuntimeDirError(LibpodError, OSError):
     """No runtime directory is safe to use."""
 
@@ -306,6 +314,18 @@ class LockGone(LibpodError, FileNotFoundError):
 
 class LockRefused(LibpodError, PermissionError):
     """A lock file or its directory could be held by somebody else."""
+
+
+class LockTaken(LibpodError, FileExistsError):
+    """The lock ID belongs to another object already."""
+
+
+class LockBroken(LibpodError, OSError):
+    """A lock that its holder left beyond repair: nobody can take it again."""
+
+
+class LocksExhausted(LibpodError, OSError):
+    """Every lock of the fixed number that this host has is taken."""
 
 
 class UsedAfterFork(LibpodError, RuntimeError):

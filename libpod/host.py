@@ -17,11 +17,19 @@ import select
 import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from libpod import _spawn
+from libpod import _spawn, _sysface
+from libpod._sys import ffi, lib
 from libpod.cgroup import Cgroups
-from libpod.errors import Closed, NotBuilt, OCIRuntimeTimeout, WaitTimeout
+from libpod.errors import (
+    Closed,
+    InvalidArgument,
+    NotBuilt,
+    OCIRuntimeTimeout,
+    RuntimeDirError,
+    WaitTimeout,
+)
 
 log = logging.getLogger("libpod.host")
 
@@ -160,6 +168,84 @@ class Host:
             if not process.ended(max(0.0, deadline - time.monotonic())):
                 log.warning("process %d did not die", process.pid)
             process.close()
+
+    def mount_tmpfs(
+        self,
+        path: str,
+        size_bytes: int,
+        mode: int,
+        *,
+        label: str = "",
+        uid: int = 0,
+        gid: int = 0,
+    ) -> None:
+        """Mounts a tmpfs with nosuid, noexec and nodev on a directory of ours.
+
+        A mount that is there already is covered: ask `is_mountpoint` first.
+
+        Args:
+            path: a directory, not a link, along a path that nobody else can steer.
+            size_bytes: what it may hold; 0 is no limit.
+            mode, uid, gid: of its root directory.
+            label: SELinux context of all that is in it; "" for none.
+
+        Raises:
+            InvalidArgument: a number or label that cannot be.
+            RuntimeDirError: somebody else could steer the path.
+            SystemCallError: `errno` says why.
+        """
+        if not 0 <= size_bytes < 1 << 63 or not 0 <= mode <= 0o7777 or "\0" in label:
+            raise InvalidArgument(
+                f"cannot mount a tmpfs of {size_bytes} bytes with mode {mode:o} and label {label!r}"
+            )
+        text = ffi.new("char[]", os.fsencode(label))
+        tmpfs = ffi.new("struct lp_mount_tmpfs *", (size_bytes, mode, uid, gid, text))
+        _mount_call(lib.lp_mount_tmpfs, "mount a tmpfs on", path, tmpfs)
+
+    def bind_private(self, path: str) -> None:
+        """Makes the directory a mount point of its own, unless it is one, and private: what
+        is mounted below it stays in this mount namespace.
+
+        Raises:
+            RuntimeDirError, SystemCallError: as `mount_tmpfs`.
+        """
+        _mount_call(lib.lp_mount_private, "make a private mount of", path)
+
+    def unmount(self, path: str) -> bool:
+        """Detaches what is mounted on top of the path; whoever still uses it keeps it.
+
+        Returns False where nothing is mounted there; a link is not followed.
+
+        Raises:
+            RuntimeDirError, SystemCallError: as `mount_tmpfs`.
+        """
+        was = ffi.new("int *")
+        _mount_call(lib.lp_mount_detach, "unmount", path, was)
+        return bool(was[0])
+
+    def is_mountpoint(self, path: str) -> bool:
+        """Whether the path is the root of a mount; one that is missing or a link is not.
+
+        Raises:
+            RuntimeDirError, SystemCallError: as `mount_tmpfs`.
+        """
+        answer = ffi.new("int *")
+        _mount_call(lib.lp_mount_is_point, "look at", path, answer)
+        return bool(answer[0])
+
+
+def _mount_call(function: Any, doing: str, path: str, *arguments: Any) -> None:
+    err = ffi.new("struct lp_error *")
+    code = function(_sysface.encode(path), *arguments, err)
+    if code:
+        raise _sysface.failure(
+            code,
+            err.sys_errno,
+            ffi.string(err.message).decode(errors="replace"),
+            f"cannot {doing} {path}",
+            {lib.LP_EREFUSED: RuntimeDirError},
+            "let what is above it be writable by its owner only, or name another directory",
+        )
 
 
 def _collect(process: _spawn.Process, pipes: tuple[int, int], deadline: float) -> tuple[str, str]:

@@ -87,6 +87,19 @@ class _Lock(Handle):
         """`with lock.held(timeout=5):`, the lock for a block; arguments as of `lock()`."""
         return _Held(self, timeout, shared)
 
+    def remove(self, timeout: float | None = None) -> None:
+        """Unlinks the file under its exclusive lock; whoever waits for it gets `LockGone`.
+
+        A lock that this thread holds exclusively stays held; otherwise it is taken
+        for the removal, with `timeout` and the errors of `lock()`.
+        """
+        failure = self._unlink()
+        if failure and failure[0] == _lock.NOT_HELD:
+            with self.held(timeout):
+                failure = self._unlink()
+        if failure:
+            raise self._failure(failure, "cannot remove the lock file")
+
     def close(self) -> None:
         """Releases the lock if this thread holds it, and closes the file.
 
@@ -183,27 +196,16 @@ class LockFile(_Lock):
         made._start(Handle._open, path, True)
         return made
 
-    def remove(self, timeout: float | None = None) -> None:
-        """Unlinks the file under its exclusive lock; whoever waits for it gets `LockGone`.
-
-        A lock that this thread holds exclusively stays held; otherwise it is taken
-        for the removal, with `timeout` and the errors of `lock()`.
-        """
-        failure = self._unlink()
-        if failure and failure[0] == _lock.NOT_HELD:
-            with self.held(timeout):
-                failure = self._unlink()
-        if failure:
-            raise self._failure(failure, "cannot remove the lock file")
-
 
 class RecordLock(_Lock):
     """A record lock on a whole file, made with exactly `mode` where it is missing.
 
     For files that podman or containers/storage lock with fcntl too: they and this
     exclude each other (OFD locks on our side).  The file must be ours or root's.
+    With a mode of 0 a missing file is not made.
 
     Raises:
+        LockGone: there is no such file, and the mode is 0.
         LockRefused: the file belongs to somebody else, is no regular file, or
             somebody else could steer the path.
     """

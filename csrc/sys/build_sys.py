@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libpod._sys: runtime directories, by cffi in API mode.
+"""libpod._sys: directories, mounts and what the host is, by cffi in API mode.
 
 setup.py runs this file from the top of the tree; the environment variables
 that it knows (LIBPOD_SANITIZE, LIBPOD_DEBUG) mean the same here.
@@ -25,9 +25,14 @@ if SANITIZE:
 
 INCLUDES = """
 #include "base/error.h"
+#include "sys/hostaddr.h"
+#include "sys/inroot.h"
+#include "sys/mount.h"
 #include "sys/rundir.h"
 #include "sys/sys.h"
 """
+
+ROOMS = ("hostaddr", "inroot", "mount", "path", "rundir")
 
 ffi = FFI()
 with open("csrc/sys/cffi_sys.h") as declarations:
@@ -35,7 +40,7 @@ with open("csrc/sys/cffi_sys.h") as declarations:
 ffi.set_source(
     "libpod._sys",
     INCLUDES,
-    sources=["csrc/base/error.c", "csrc/sys/path.c", "csrc/sys/rundir.c"],
+    sources=["csrc/base/error.c", *(f"csrc/sys/{name}.c" for name in ROOMS)],
     depends=glob("csrc/base/*.h") + glob("csrc/sys/*.h"),
     extra_compile_args=COMPILE,
     extra_link_args=LINK,

@@ -3,6 +3,8 @@
  * in the headers of the same names; the compiler checks that these match. */
 
 typedef int... mode_t;
+typedef int... uid_t;
+typedef int... gid_t;
 
 #define LP_EREFUSED ...
 
@@ -16,3 +18,23 @@ struct lp_error {
 int lp_rundir_open(const char *path, int *dirfd, struct lp_error *err);
 int lp_rundir_make(const char *path, mode_t mode, int *dirfd, struct lp_error *err);
 int lp_rundir_make_private(const char *path, mode_t mode, int *dirfd, struct lp_error *err);
+
+/* mount.h */
+struct lp_mount_tmpfs {
+    uint64_t size;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    const char *label;
+};
+int lp_mount_tmpfs(const char *path, const struct lp_mount_tmpfs *tmpfs, struct lp_error *err);
+int lp_mount_private(const char *path, struct lp_error *err);
+int lp_mount_detach(const char *path, int *was, struct lp_error *err);
+int lp_mount_is_point(const char *path, int *is, struct lp_error *err);
+
+/* hostaddr.h */
+int lp_hostaddr_first(char *text, size_t size, struct lp_error *err);
+int lp_hostaddr_family(const char *text);
+
+/* inroot.h */
+int lp_inroot_open(int root, const char *path, int flags, int *fd, struct lp_error *err);

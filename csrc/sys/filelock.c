@@ -14,13 +14,13 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-/* Opens the file, or makes it: whoever loses the race to make it opens it. */
+/* Opens the file, or with a mode makes it: whoever loses the race to make it opens it. */
 static int filelock_open_or_make(int dir, const char *name, mode_t mode)
 {
     const int flags = O_RDWR | O_NONBLOCK | O_NOCTTY;
     int fd = lp_path_beneath(dir, name, flags, 0);
 
-    if (fd >= 0 || errno != ENOENT)
+    if (fd >= 0 || errno != ENOENT || mode == 0)
         return fd;
     fd = lp_path_make_file(dir, name, mode);
     if (fd < 0 && errno == EEXIST)
@@ -33,12 +33,20 @@ int lp_filelock_open(const char *path, mode_t mode, struct lp_lock **lock, struc
     LP_CLOSE int dir = -1;
     LP_CLOSE int fd = -1;
     const char *name;
+    struct lp_error why;
     struct stat st;
-    int code = lp_path_parent(path, &dir, &name, err);
+    int code = lp_path_parent(path, &dir, &name, &why);
 
-    if (code != 0)
+    if (code == LP_ESYSTEM && why.sys_errno == ENOENT && mode == 0)
+        return lp_fail(err, LP_EGONE, "there is no such directory");
+    if (code != 0) {
+        if (err != NULL)
+            *err = why;
         return code;
+    }
     fd = filelock_open_or_make(dir, name, mode);
+    if (fd < 0 && errno == ENOENT && mode == 0)
+        return lp_fail(err, LP_EGONE, "there is no such lock file");
     if (fd < 0 && (errno == ELOOP || errno == EISDIR || errno == ENXIO))
         return lp_fail(err, LP_EREFUSED, "the lock file is not a regular file");
     if (fd < 0 || fstat(fd, &st) < 0)

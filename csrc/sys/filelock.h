@@ -14,7 +14,9 @@
 #include <sys/types.h>
 
 /* Opens a lock on the file at the absolute path, not held yet; makes the file
- * with exactly `mode` where it is missing.  The caller frees *lock.
+ * with exactly `mode` where it is missing, or with a mode of 0 does not.  The
+ * caller frees *lock.
+ *   LP_EGONE     it is missing, and the mode is 0
  *   LP_EREFUSED  the path is not trusted (sys/path.h), or the file is neither
  *                ours nor root's, a link, or not a regular file
  *   LP_EINVALID  the path is not absolute, or not that of a file

@@ -1,0 +1,696 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container store: who has which layer and which directories.
+
+A change is one pass under the locks of layers.json, images.json (shared, where
+images matter) and containers.json, in this order, as podman takes them.  No lock
+of storage.lock: it guards the driver's set-up and the mounting of its directory,
+and nothing here mounts.  What a crash leaves at each step:
+
+1. Creation makes the directories first, then the container's record, then the
+   layer's: until the first record is there nothing refers to the directories, and
+   `repair()` removes them; from then on the container is known, and deleting it
+   removes whatever there is of it.
+2. Deletion flags the layer `incomplete` first: whoever opens the store to write,
+   podman too, finishes such a layer.  The container's record goes last, so deleting
+   again finishes all the rest.
+3. Both files of a creation are on the disk before the first is renamed, and both
+   directories are synced at the end: a database record that is committed after it
+   has its storage record after a power cut, too.  Other directories than these two
+   are not synced: journalling file systems commit them with the same transaction,
+   and where they do not, neither podman nor we need an empty layer's directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple
+
+from libpod import rundir
+from libpod.errors import InvalidArgument, NoSuchImage, RuntimeDirError, Unsupported
+from libpod.failpoint import reach
+from libpod.names import new_id, valid_name
+from libpod.state.fields import format_time, parse_time
+from libpod.storage.errors import (
+    DuplicateID,
+    DuplicateName,
+    LayerMounted,
+    NoSuchStorageContainer,
+    translated,
+)
+from libpod.storage.overlay import LINKS, Overlay
+from libpod.storage.status import overlay_status
+from libpod.storage.table import Members, Prepared, Snapshot, Table
+from libpod.storage.trees import remove_tree
+
+log = logging.getLogger("libpod.storage")
+
+LOCK_TIMEOUT_S = 60.0
+
+_ID = re.compile("[0-9a-f]{64}")
+_USERDATA = "userdata"
+
+
+class StorageContainer(NamedTuple):
+    """A container of the store.
+
+    Attributes:
+        image_id: "" for a root file system of its own.
+        layer_id: its layer for writing.
+        metadata: what the program that made it wrote about it: for podman's and ours
+            a JSON object with image-name, image-id, name and created-at.
+        created: nanoseconds since the epoch, None where nobody said.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    image_id: str
+    layer_id: str
+    metadata: str
+    created: int | None
+
+    @property
+    def name(self) -> str:
+        """Its first name; "" where it has none."""
+        return self.names[0] if self.names else ""
+
+
+class Layer(NamedTuple):
+    """A layer of an image or of a container; members as of `StorageContainer`.
+
+    Attributes:
+        parent_id: the layer that it stands on, "" for none.
+        incomplete: a crash left it half made or half removed.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    parent_id: str
+    created: int | None
+    incomplete: bool
+
+
+UnownedKind = Literal[
+    "layer", "layer-directory", "layer-link", "container", "container-directory",
+    "container-run-directory", "temporary",
+]  # fmt: skip
+
+
+class Unowned(NamedTuple):
+    """Something in the store that nobody refers to, or that lacks its other half.
+
+    Attributes:
+        kind: "layer" (a record of no image and no container, or an incomplete
+            one), "layer-directory", "layer-link", "container" (a record without
+            its layer), "container-directory", "container-run-directory" or
+            "temporary" (a version of a file that never came into force).
+        name: the ID; of a link its name, of a temporary file its path.
+        modified: nanoseconds since the epoch; 0 where it is not known.
+    """
+
+    kind: UnownedKind
+    name: str
+    modified: int
+
+
+class Store:
+    """The container store in `graph_root` and `run_root`.
+
+    Cheap to make, and there is nothing to close: between two calls it holds no lock
+    and no descriptor.  Any thread may use it, and so may a forked child.
+
+    All calls that change something wait up to a minute for each lock.  Errors common
+    to all calls: `LockTimeout` (names the holder), `CorruptStorage`, `StorageFull`,
+    `SystemCallError`.
+    """
+
+    __slots__ = ("_containers", "_images", "_layers", "_mounts", "_overlay",
+                 "driver", "graph_root", "run_root")  # fmt: skip
+
+    def __init__(self, graph_root: str, run_root: str, driver: str = "overlay") -> None:
+        """Makes the directories that are missing, with podman's modes.
+
+        Raises:
+            InvalidArgument: a path is not absolute.
+            Unsupported: another driver than overlay.
+            RuntimeDirError: somebody else could write to one of the directories.
+            SystemCallError: one could not be made.
+        """
+        if driver != "overlay":
+            raise Unsupported(
+                f"the storage driver {driver} is not supported",
+                fault="config",
+                remedy="use the overlay driver",
+            )
+        for path in (graph_root, run_root):
+            if not os.path.isabs(path):
+                raise InvalidArgument(f"the storage directory {path!r} is not an absolute path")
+        self.graph_root = os.path.normpath(graph_root)
+        self.run_root = os.path.normpath(run_root)
+        self.driver = driver
+        graph, run = f"{self.graph_root}/{driver}", f"{self.run_root}/{driver}"
+        self._overlay = Overlay(graph)
+        self._layers = Table(f"{graph}-layers", "layers", (f"{graph}-layers", f"{run}-layers"))
+        self._images = Table(f"{graph}-images", "images")
+        self._containers = Table(
+            f"{graph}-containers", "containers", (f"{graph}-containers", f"{run}-containers")
+        )
+        self._mounts = Table(f"{run}-layers", "mountpoints")
+        for root in (self.graph_root, self.run_root):
+            rundir.make_dir(root, 0o700)
+        for path, mode in (
+            (graph, 0o755),
+            (f"{graph}/{LINKS}", 0o755),
+            (f"{graph}-layers", 0o700),
+            (f"{graph}-images", 0o700),
+            (f"{graph}-containers", 0o700),
+            (f"{run}-layers", 0o700),
+            (f"{run}-containers", 0o700),
+        ):
+            _provide(path, mode)
+
+    # --- reading ---------------------------------------------------------------------
+
+    def container(self, container_id: str) -> StorageContainer:
+        """The container with this full ID.  Takes no lock.
+
+        Raises:
+            NoSuchStorageContainer: there is none.
+        """
+        with translated(f"cannot read {self._containers.path}"):
+            return _container(self._known(self._containers.find(container_id), container_id))
+
+    def containers(self) -> list[StorageContainer]:
+        """All containers, also those of other programs.  Takes no lock."""
+        return [_container(record) for record in _read(self._containers).records.values()]
+
+    def layers(self) -> list[Layer]:
+        """All layers, also those of images.  Takes no lock."""
+        return [_layer(record) for record in _read(self._layers).records.values()]
+
+    def container_count(self) -> int:
+        return len(_read(self._containers).records)
+
+    def image_count(self) -> int:
+        return len(_read(self._images).records)
+
+    def graph_status(self) -> list[tuple[str, str]]:
+        """What the driver says of itself: the pairs of `podman info`, in its order."""
+        with translated("cannot look at the container store"):
+            return overlay_status(self.graph_root, self.run_root)
+
+    def mount_count(self, layer_id: str) -> int:
+        """How often the layer is mounted, by mountpoints.json."""
+        count = _read(self._mounts).records.get(layer_id, {}).get("count")
+        return count if type(count) is int else 0
+
+    def container_dir(self, container_id: str) -> str:
+        """Where a container's files are that outlive a boot: the bundle."""
+        return f"{self._containers.directory}/{_plain(container_id)}/{_USERDATA}"
+
+    def container_run_dir(self, container_id: str) -> str:
+        """Where a container's files are that do not outlive a boot."""
+        return f"{self.run_root}/{self.driver}-containers/{_plain(container_id)}/{_USERDATA}"
+
+    def _known(self, record: Members | None, container_id: str) -> Members:
+        if record is None:
+            raise NoSuchStorageContainer(
+                f"{self.graph_root} has no storage container {container_id}",
+                container_id=container_id,
+            )
+        return record
+
+    # --- creation --------------------------------------------------------------------
+
+    def create_container(
+        self, container_id: str, name: str, *, image_id: str = "", image_name: str = ""
+    ) -> StorageContainer:
+        """Makes a container with a new layer, durably, as podman does.
+
+        Without an image the layer is empty and stands on nothing; with one it stands
+        on the image's top layer.  Both directories of the container are made.
+
+        Raises:
+            InvalidArgument: the ID is not 64 hexadecimal digits, or the name has a
+                form that podman refuses.
+            DuplicateName, DuplicateID: another storage container has it.
+            NoSuchImage: there is no image with the full ID `image_id`.
+        """
+        if not _ID.fullmatch(container_id):
+            raise InvalidArgument(f"{container_id!r} is not 64 hexadecimal digits")
+        if not valid_name(name):
+            raise InvalidArgument(f"{name!r} is not a container's name")
+        with (
+            translated("cannot create the storage container", container_id),
+            self._changing(images=bool(image_id)),
+        ):
+            reach("storage.create.begin")
+            containers = self._containers.read()
+            self._refuse_duplicates(containers, container_id, name)
+            parent_id = self._top_layer(image_id) if image_id else ""
+            now = time.time_ns()
+            layer = {"id": new_id(), "names": [f"{name}-layer"], "created": format_time(now)}
+            if parent_id:
+                layer["parent"] = parent_id
+            record = _new_record(container_id, name, str(layer["id"]), image_id, image_name, now)
+            self._add(containers.put(record), layer, container_id)
+        return _container(record)
+
+    def _refuse_duplicates(self, containers: Snapshot, container_id: str, name: str) -> None:
+        if container_id in containers.records:
+            raise DuplicateID(
+                f"there is a storage container {container_id}", container_id=container_id
+            )
+        self._refuse_name(containers, name)
+
+    def _refuse_name(self, containers: Snapshot, name: str) -> None:
+        if name in containers.names:
+            raise DuplicateName(
+                f"the name {name} is in use by the storage container {containers.names[name]}",
+                container_id=containers.names[name],
+                remedy="remove that container, or take another name",
+            )
+
+    def _top_layer(self, image_id: str) -> str:
+        image = self._images.read().records.get(image_id)
+        if image is None:
+            raise NoSuchImage(f"{self.graph_root} has no image {image_id}")
+        return str(image.get("layer") or "")
+
+    def _add(self, containers: Snapshot, layer: Members, container_id: str) -> None:
+        prepared: list[Prepared] = []
+        layers = self._layers.read()
+        # As in podman a layer's name goes to whoever has it last: the layer of a
+        # container that was renamed still has the old one.
+        former = [
+            _without_name(layers.records[key], name)
+            for name in layer["names"]
+            if (key := layers.names.get(name)) in layers.texts
+        ]
+        try:
+            self._overlay.make(layer["id"], layer.get("parent", ""))
+            reach("storage.create.layer-made")
+            for path in (self.container_dir(container_id), self.container_run_dir(container_id)):
+                _make_userdata(path)
+                reach("storage.create.directory")
+            prepared.append(self._containers.prepare(containers))
+            prepared.append(self._layers.prepare(layers.put(*former, layer)))
+        except BaseException:
+            self._undo(prepared, layer["id"], container_id)
+            raise
+        for version in prepared:
+            version.commit()
+        self._sync()
+        reach("storage.create.end")
+
+    def _undo(self, prepared: list[Prepared], layer_id: str, container_id: str) -> None:
+        try:
+            for version in prepared:
+                version.drop()
+            self._overlay.remove(layer_id)
+            self._remove_directories(container_id)
+        except OSError as error:
+            log.warning("a creation that failed left something to repair(): %s", error)
+
+    # --- change and removal ------------------------------------------------------------
+
+    def rename_container(self, container_id: str, name: str) -> None:
+        """Gives the container another name.  As in podman its layer keeps its own.
+
+        Raises:
+            NoSuchStorageContainer: there is no such container.
+            InvalidArgument: the name has a form that podman refuses.
+            DuplicateName: another storage container has it.
+        """
+        if not valid_name(name):
+            raise InvalidArgument(f"{name!r} is not a container's name")
+        with translated("cannot rename the storage container", container_id), self._changing():
+            containers = self._containers.read()
+            record = self._known(containers.records.get(container_id), container_id)
+            self._refuse_volatile(containers, container_id)
+            if containers.names.get(name) == container_id:
+                return
+            self._refuse_name(containers, name)
+            self._containers.replace(containers.put({**record, "names": [name]}))
+            self._containers.sync()
+
+    def delete_container(self, container_id: str) -> None:
+        """Removes the container, its layer and its directories, durably.
+
+        What a crash or an error interrupted is finished by calling it again.
+
+        Raises:
+            NoSuchStorageContainer: there is no such container.
+            LayerMounted: its layer is mounted; nothing was changed.
+        """
+        with (
+            translated("cannot delete the storage container", container_id),
+            self._changing(images=True),
+        ):
+            containers = self._containers.read()
+            layer_id = str(
+                self._known(containers.records.get(container_id), container_id).get("layer") or ""
+            )
+            self._refuse_volatile(containers, container_id)
+            reach("storage.delete.begin")
+            own = self._is_own_layer(layer_id, container_id)
+            if own:
+                self._remove_layer(layer_id)
+            self._remove_directories(container_id)
+            prepared = (
+                [self._layers.prepare(self._layers.read().without([layer_id]))] if own else []
+            )
+            prepared.append(
+                self._containers.prepare(self._containers.read().without([container_id]))
+            )
+            for version in prepared:
+                version.commit()
+            self._sync()
+            reach("storage.delete.end")
+
+    def _refuse_volatile(self, containers: Snapshot, container_id: str) -> None:
+        if containers.is_volatile(container_id):
+            raise Unsupported(
+                f"the storage container {container_id} is a volatile one of a newer podman",
+                container_id=container_id,
+                remedy="have that podman change or remove it",
+            )
+
+    def _is_own_layer(self, layer_id: str, container_id: str) -> bool:
+        """Whether the layer is there, and nobody but this container needs it."""
+        layers = self._layers.read()
+        if layer_id not in layers.texts:
+            return False
+        others = _referred(self._images.read(), self._containers.read().without([container_id]))
+        others.update(record.get("parent") for record in layers.records.values())
+        if layer_id in others:
+            log.warning("the layer %s of %s is kept: it is in use", layer_id, container_id)
+        return layer_id not in others
+
+    def _remove_layer(self, layer_id: str) -> None:
+        """All of a layer but its record, which is flagged."""
+        if not self._overlay.release(layer_id):
+            raise LayerMounted(
+                f"the layer {layer_id} is mounted",
+                remedy="stop the container and unmount it first",
+            )
+        layers = self._layers.read()
+        if layer_id not in layers.incomplete:
+            record = layers.records[layer_id]
+            flags = {**(record.get("flags") or {}), "incomplete": True}
+            self._layers.replace(layers.put({**record, "flags": flags}))
+        reach("storage.delete.flagged")
+        self._clear_layer(layer_id)
+
+    def _clear_layer(self, layer_id: str) -> None:
+        self._forget_mount(layer_id)
+        self._overlay.remove(_plain(layer_id))
+        reach("storage.delete.layer")
+        data = f"{self._layers.directory}/{layer_id}"
+        remove_tree(data)
+        try:
+            os.unlink(f"{data}.tar-split.gz")
+        except FileNotFoundError:
+            pass
+
+    def _forget_mount(self, layer_id: str) -> None:
+        """Drops the count of a layer that was mounted when its machine or its mounter died."""
+        if layer_id not in self._mounts.read().records:
+            return
+        with self._mounts.lock().held(LOCK_TIMEOUT_S):
+            self._mounts.replace(self._mounts.read().without([layer_id]))
+
+    def _remove_directories(self, container_id: str) -> None:
+        for path in (self.container_dir(container_id), self.container_run_dir(container_id)):
+            remove_tree(os.path.dirname(path))
+            reach("storage.delete.directory")
+
+    # --- what a crash left ---------------------------------------------------------------
+
+    def repair(self) -> None:
+        """Removes what crashes left and nobody can need.
+
+        That is: layers flagged incomplete, which podman removes as well when it opens
+        the store to write; directories and links of layers without a record; the
+        empty directories of containers without a record; files that never came into
+        force.  The rest of `unowned()` is left to its reader's judgement.
+        """
+        with translated("cannot repair the container store"), self._changing(images=True):
+            for found in self._unowned():
+                if found.kind in ("layer-directory", "layer-link", "temporary"):
+                    self._remove(found)
+                elif found.kind in ("container-directory", "container-run-directory"):
+                    _remove_empty(self._container_place(found))
+
+    def unowned(self) -> Iterator[Unowned]:
+        """What nobody owns at the moment of the call, for an audit.
+
+        A layer or a directory that an image is being made of has no owner yet: judge
+        by its age.
+        """
+        with (
+            translated("cannot look through the container store"),
+            self._changing(images=True, shared=True),
+        ):
+            return iter(self._unowned())
+
+    def discard(self, found: Unowned) -> None:
+        """Removes something that `unowned()` told of, if it still has no owner."""
+        if found.kind == "container":
+            try:
+                self.delete_container(found.name)
+            except NoSuchStorageContainer:
+                pass
+            return
+        with translated("cannot remove what nobody owns"), self._changing(images=True):
+            now = [(other.kind, other.name) for other in self._unowned()]
+            if (found.kind, found.name) in now:
+                self._remove(found)
+
+    def _remove(self, found: Unowned) -> None:
+        if found.kind == "layer":
+            self._remove_layer(found.name)
+            self._layers.replace(self._layers.read().without([found.name]))
+            self._layers.sync()
+        elif found.kind == "layer-directory":
+            self._overlay.remove(found.name)
+        elif found.kind == "layer-link":
+            self._overlay.remove_link(found.name)
+        elif found.kind == "temporary":
+            os.unlink(found.name)
+        else:
+            remove_tree(self._container_place(found))
+
+    def _container_place(self, found: Unowned) -> str:
+        graph = found.kind == "container-directory"
+        path = self.container_dir(found.name) if graph else self.container_run_dir(found.name)
+        return os.path.dirname(path)
+
+    def _unowned(self) -> list[Unowned]:
+        """Under the locks of all three tables."""
+        layers, containers = self._layers.read(), self._containers.read()
+        owned = _referred(self._images.read(), containers)
+        owned.update(record.get("parent") for record in layers.records.values())
+        found = [
+            Unowned("layer", key, _layer(layers.records[key]).created or 0)
+            for key in layers.texts
+            if key not in owned or key in layers.incomplete
+        ]
+        found += [
+            Unowned("container", key, _container(record).created or 0)
+            for key, record in containers.records.items()
+            if key in containers.texts and record.get("layer") not in layers.records
+        ]
+        home = self._overlay.home
+        found += [
+            Unowned("layer-directory", key, _modified(f"{home}/{key}"))
+            for key in self._overlay.layers()
+            if key not in layers.records
+        ]
+        found += [
+            Unowned("layer-link", link, _modified(f"{home}/{LINKS}/{link}"))
+            for link, key in self._overlay.links()
+            if key not in layers.records
+        ]
+        places: tuple[tuple[UnownedKind, str], ...] = (
+            ("container-directory", self._containers.directory),
+            ("container-run-directory", f"{self.run_root}/{self.driver}-containers"),
+        )
+        for kind, place in places:
+            found += [
+                Unowned(kind, key, _modified(f"{place}/{key}"))
+                for key in filter(_ID.fullmatch, os.listdir(place))
+                if key not in containers.records
+            ]
+        for table in (self._layers, self._images, self._containers):
+            found += [Unowned("temporary", path, _modified(path)) for path in table.temporaries()]
+        return found
+
+    # --- one pass ----------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self, *, images: bool = False, shared: bool = False) -> Iterator[None]:
+        """Holds the locks in their order; finishes incomplete layers unless `shared`."""
+        with ExitStack() as held:
+            for table, alike in (
+                (self._layers, shared),
+                (self._images if images else None, True),
+                (self._containers, shared),
+            ):
+                if table is not None:
+                    lock = table.lock()
+                    held.callback(lock.close)
+                    held.enter_context(lock.held(LOCK_TIMEOUT_S, shared=alike))
+            if not shared:
+                self._finish_incomplete()
+            yield
+
+    def _finish_incomplete(self) -> None:
+        layers = self._layers.read()
+        finished = []
+        for layer_id in layers.incomplete:
+            if layers.is_volatile(layer_id):
+                continue
+            try:
+                self._clear_layer(layer_id)
+                finished.append(layer_id)
+            except OSError as error:
+                log.warning("the incomplete layer %s cannot be removed: %s", layer_id, error)
+        if finished:
+            self._layers.replace(layers.without(finished))
+
+    def _sync(self) -> None:
+        self._layers.sync()
+        self._containers.sync()
+
+
+# --- records ---------------------------------------------------------------------------------
+
+
+def _new_record(
+    container_id: str, name: str, layer_id: str, image_id: str, image_name: str, now: int
+) -> Members:
+    metadata = {
+        "image-name": image_name,
+        "image-id": image_id,
+        "name": name,
+        "created-at": now // 1_000_000_000,
+    }
+    return {
+        "id": container_id,
+        "names": [name],
+        "image": image_id,
+        "layer": layer_id,
+        "metadata": json.dumps(metadata, separators=(",", ":")),
+        "created": format_time(now),
+        "flags": {"MountLabel": "", "ProcessLabel": ""},
+    }
+
+
+def _without_name(record: Members, name: str) -> Members:
+    names = [other for other in record["names"] if other != name]
+    members = {**record, "names": names}
+    return members if names else {key: members[key] for key in members if key != "names"}
+
+
+def _container(record: Members) -> StorageContainer:
+    return StorageContainer(
+        record["id"],
+        tuple(record.get("names") or ()),
+        str(record.get("image") or ""),
+        str(record.get("layer") or ""),
+        str(record.get("metadata") or ""),
+        _time(record),
+    )
+
+
+def _layer(record: Members) -> Layer:
+    return Layer(
+        record["id"],
+        tuple(record.get("names") or ()),
+        str(record.get("parent") or ""),
+        _time(record),
+        bool((record.get("flags") or {}).get("incomplete")),
+    )
+
+
+def _time(record: Members) -> int | None:
+    try:
+        return parse_time(record.get("created") or "")
+    except (ValueError, TypeError):
+        return None
+
+
+def _referred(images: Snapshot, containers: Snapshot) -> set[Any]:
+    """The layers that an image or a container has as its own."""
+    used: set[Any] = {record.get("layer") for record in containers.records.values()}
+    for image in images.records.values():
+        used.add(image.get("layer"))
+        used.update(image.get("mapped-layers") or ())
+    return used
+
+
+def _read(table: Table) -> Snapshot:
+    with translated(f"cannot read {table.path}"):
+        return table.read()
+
+
+# --- directories -----------------------------------------------------------------------------
+
+
+def _plain(identifier: str) -> str:
+    """The ID, as one component of a path.  Raises `InvalidArgument` where it is none."""
+    if not identifier or "/" in identifier or "\0" in identifier or identifier in (".", ".."):
+        raise InvalidArgument(f"{identifier!r} is not an ID")
+    return identifier
+
+
+def _provide(path: str, mode: int) -> None:
+    """A directory below a root that was looked at; made with `mode` where it is missing."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        rundir.make_dir(path, mode)
+        return
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid())
+    if not ours or status.st_mode & 0o022:
+        raise RuntimeDirError(
+            f"cannot use the directory {path}: somebody else could write to it, or it is none",
+            remedy="give it to the user that runs this, and nobody else",
+        )
+
+
+def _make_userdata(path: str) -> None:
+    """A container's directory; what a container of this ID left is not taken over."""
+    parent = os.path.dirname(path)
+    _remove_empty(parent)
+    os.mkdir(parent, 0o700)
+    os.mkdir(path, 0o700)
+
+
+def _remove_empty(place: str) -> None:
+    """Removes a container's directory if it holds nothing but its empty `userdata`."""
+    for path in (f"{place}/{_USERDATA}", place):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                raise
+            log.info("%s is kept: it is not empty", path)
+            return
+
+
+def _modified(path: str) -> int:
+    try:
+        return os.lstat(path).st_mtime_ns
+    except OSError:  # it is gone by now
+        return 0

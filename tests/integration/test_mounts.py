@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts made and taken away by a Host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from libpod.host import Host
+
+
+def test_tmpfs(tmp_path: Path) -> None:
+    host = Host()
+    place = str(tmp_path)
+    host.mount_tmpfs(place, 1 << 20, 0o1777, uid=5, gid=6)
+    try:
+        assert host.is_mountpoint(place)
+        status, file_system = os.stat(place), os.statvfs(place)
+        assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o1777, 5, 6)
+        assert file_system.f_blocks * file_system.f_frsize == 1 << 20
+        wanted = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+        assert file_system.f_flag & wanted == wanted
+    finally:
+        assert host.unmount(place)
+    assert not host.unmount(place)
+    assert not host.is_mountpoint(place)
+
+
+def test_bind_private(tmp_path: Path) -> None:
+    host = Host()
+    place = str(tmp_path)
+    (tmp_path / "inner").mkdir()
+    host.bind_private(place)
+    try:
+        assert host.is_mountpoint(place)
+        assert os.listdir(place) == ["inner"]
+        host.bind_private(place)  # once
+    finally:
+        assert host.unmount(place)
+    assert not host.is_mountpoint(place)
