@@ -47,7 +47,7 @@ def assemble(
     config = record.config
     root = _root(config)
     joined = _join_namespaces(engine, config, spec)
-    bind_mounts = _etc_files(config, record.state.run_dir, spec)
+    bind_mounts = _etc_files(record, spec)
     shm = _shared_memory(engine, config)
     if shm:
         bind_mounts[SHM] = shm
@@ -100,16 +100,31 @@ def _join_namespaces(engine: Engine, config: ContainerConfig, spec: dict[str, An
 # --- mounts ---------------------------------------------------------------------
 
 
-def _etc_files(config: ContainerConfig, run_dir: str, spec: dict[str, Any]) -> dict[str, str]:
+def _etc_files(record: ContainerRecord, spec: dict[str, Any]) -> dict[str, str]:
+    """/etc/hosts and its kin, but for those that the user mounts himself."""
+    config = record.config
+    text = ""
+    if config.privileged:
+        text = etcfiles.containerenv(name=record.name, container_id=record.id)
     return etcfiles.write(
-        run_dir,
+        record.state.run_dir,
         hostname=_hostname(config, spec),
+        name=record.name,
+        network=_network(config, spec),
         hosts=config.hosts,
-        network=config.network_mode or "none",
         dns_servers=config.dns_servers,
         dns_search=config.dns_search,
         dns_options=config.dns_options,
+        containerenv=text,
+        label=config.mount_label,
+        without={str(mount["destination"]) for mount in spec["mounts"]},
     )
+
+
+def _network(config: ContainerConfig, spec: dict[str, Any]) -> str:
+    """ "host" where the spec leaves it in the host's network namespace, else "none": no
+    other network is built yet."""
+    return "none" if _has_namespace(spec, "network") else "host"
 
 
 def _shared_memory(engine: Engine, config: ContainerConfig) -> str:
@@ -122,9 +137,7 @@ def _shared_memory(engine: Engine, config: ContainerConfig) -> str:
     if config.no_shm_share:
         return ""
     if not engine.host.is_mountpoint(config.shm_dir):
-        engine.host.mount_tmpfs(
-            config.shm_dir, config.shm_size, 0o1777, label=config.mount_label
-        )
+        engine.host.mount_tmpfs(config.shm_dir, config.shm_size, 0o1777, label=config.mount_label)
     return config.shm_dir
 
 
@@ -135,18 +148,12 @@ def _add_mounts(spec: dict[str, Any], bind_mounts: dict[str, str], keep_shm: boo
         for mount in spec["mounts"]
         if keep_shm or mount["destination"] != SHM or mount.get("type") == "bind"
     ]
-    taken = {mount["destination"] for mount in mounts}
-    for destination, source in list(bind_mounts.items()):
-        if destination in taken:
-            del bind_mounts[destination]
-            continue
+    for mount in mounts:
+        bind_mounts.pop(mount["destination"], None)
+    for destination, source in bind_mounts.items():
+        options = ["bind", "rprivate"]
         mounts.append(
-            {
-                "destination": destination,
-                "type": "bind",
-                "source": source,
-                "options": ["bind", "rprivate"],
-            }
+            {"destination": destination, "type": "bind", "source": source, "options": options}
         )
     # A mount hides what was mounted below its target before.
     spec["mounts"] = sorted(mounts, key=lambda mount: str(mount["destination"]).count("/"))
@@ -159,7 +166,7 @@ def _set_user(config: ContainerConfig, root: str, process: dict[str, Any]) -> No
     if not (config.user or config.groups):
         return
     user = users.lookup(root, config.user or None)
-    extra = users.groups(root, config.groups)
+    extra = users.groups(root, config.groups) if config.groups else ()
     process["user"] = {
         **(process.get("user") or {}),
         "uid": user.uid,

@@ -223,7 +223,8 @@ def resolve_defaults(
 
     Without `share` they are private to this library: `libpod-core` below
     /var/lib and /run, rootless below XDG_DATA_HOME (HOME/.local/share) and
-    the runtime directory.  With share="podman" they are podman's own.
+    the runtime directory; what is stored goes below whichever of them was set.
+    With share="podman" they are podman's own.
 
     podman's packages ship a libpod.conf that names podman's own directories.
     Such a file does not make us share them by accident: without `share` they
@@ -248,10 +249,14 @@ def resolve_defaults(
         static_dir, graph_root = _data_directories(config.share, environ, uid)
         if config.share and storage.graph_root:
             static_dir = os.path.join(storage.graph_root, "libpod")
+        elif not config.share and config.static_dir:
+            graph_root = os.path.join(config.static_dir, "storage")
         config.static_dir = config.static_dir or static_dir
         storage.graph_root = storage.graph_root or graph_root
     if not (config.tmp_dir and storage.run_root):
         tmp_dir, run_root = _run_directories(config.share, environ, uid)
+        if not config.share and config.tmp_dir:
+            run_root = os.path.join(config.tmp_dir, "storage")
         config.tmp_dir = config.tmp_dir or tmp_dir
         storage.run_root = storage.run_root or run_root
     return Directories(config.static_dir, config.tmp_dir, storage.run_root, storage.graph_root)

@@ -33,7 +33,7 @@ from libpod.errors import (
     WaitTimeout,
 )
 from libpod.life import KILL_TIMEOUT, Life
-from libpod.state.records import ContainerStatus as Status
+from libpod.state.records import ContainerStatus
 
 if TYPE_CHECKING:
     import socket
@@ -47,6 +47,8 @@ log = logging.getLogger("libpod.container")
 
 STOP_TIMEOUT = 10
 """Seconds between the stop signal and SIGKILL (the original's CtrRemoveTimeout)."""
+
+Status = ContainerStatus
 
 _ENDED = (Status.STOPPED, Status.EXITED)
 _STARTABLE = (Status.CONFIGURED, Status.CREATED, *_ENDED)
@@ -83,6 +85,7 @@ class Container:
         self._life = Life(engine, record, lock)
         self._engine = engine
         self._batched = False
+        self._listed: ContainerRecord | None = None
 
     # --- what it is ------------------------------------------------------------
 
@@ -107,7 +110,7 @@ class Container:
 
     @property
     def pod_id(self) -> str:
-        """"" outside a pod."""
+        """ "" outside a pod."""
         return self.record.pod_id
 
     @property
@@ -152,26 +155,25 @@ class Container:
     @property
     def state(self) -> ContainerState:
         """How it stands now."""
-        life = self._life
-        life.check_process()
-        if not self._batched:
-            life.update()
-        return self.glance()
+        return _state_of(self._current())
 
     def glance(self) -> ContainerState:
-        """`state`, but for one whose record was just read: what lists are made with."""
-        if not (self._batched or self._life.settled()):
-            with self._life.locked():
-                pass
-        state = self.record.state
-        return ContainerState(
-            state.status,
-            state.pid,
-            state.exit_code,
-            state.oom_killed,
-            None if state.started is None else state.started / 1e9,
-            None if state.finished is None else state.finished / 1e9,
-        )
+        """`state`, but what a list has just read is not read again."""
+        return _state_of(self._current(self._listed))
+
+    def _current(self, read: ContainerRecord | None = None) -> ContainerRecord:
+        """What holds now; `read` is what was just read.  The lock is taken only where
+        something has happened that nobody has recorded."""
+        self._listed = None
+        if self._batched:
+            return self.record
+        self._life.check_process()
+        read = read or self._life.peek()
+        if self._life.is_settled(read):
+            return read
+        with self._life.locked():
+            read.state = self.record.state.but()
+            return read
 
     @property
     def usage(self) -> Usage:
@@ -187,9 +189,9 @@ class Container:
         its root file system, which are counted."""
         from libpod import inspect
 
-        self.state  # noqa: B018 - brings the record up to date
+        engine = self._engine
         return inspect.container_data(
-            self.record, paths=self._engine.paths, oci_path=self._engine.oci.path, size=size
+            self._current(), paths=engine.paths, oci_path=engine.oci.path, size=size
         )
 
     def namespace_path(self, kind: str) -> str:
@@ -402,11 +404,7 @@ class Container:
 
         Raises `ContainerStateInvalid` while it runs.
         """
-        with self._locked():
-            if self._is(Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPING):
-                self._refuse(f"container {self.id} is {self._life.status}, refusing to clean up")
-            if self._is(Status.STOPPED):
-                self._life.release()
+        self._life.finish(remove=False)
 
     def refresh(self) -> None:
         """Ends it and brings it back to where it was: created, running or paused."""
@@ -561,7 +559,15 @@ class Container:
         self._life.check_process()
         return f"{self.record.config.static_dir}/artifacts"
 
-    # --- for those who drive a job in the foreground -----------------------------------
+    # --- for the runtime, and for those who drive a job in the foreground ---------------
+
+    def listed(self, record: ContainerRecord) -> None:
+        """Notes what was read just now, for `glance`."""
+        self._listed = record
+
+    def take_over(self) -> None:
+        """Looks after it from now on, in place of a process that died."""
+        self._life.take_over()
 
     def attend(self) -> None:
         """Says that the caller waits for the exit and then clears up itself, so that no
@@ -656,3 +662,15 @@ class Container:
         if self._is(Status.STOPPED):
             self._life.release()
         self._life.init(detach)
+
+
+def _state_of(record: ContainerRecord) -> ContainerState:
+    state = record.state
+    return ContainerState(
+        state.status,
+        state.pid,
+        state.exit_code,
+        state.oom_killed,
+        None if state.started is None else state.started / 1e9,
+        None if state.finished is None else state.finished / 1e9,
+    )

@@ -51,7 +51,7 @@ def create(
     if name is not None:
         names.check_name(name)
     container_id = names.new_id()
-    chosen = name or names.unique_name(lambda drawn: _is_taken(engine, drawn))
+    chosen = name or names.unique_name(lambda drawn: is_taken(engine, drawn))
     created = time.time_ns()
     parent = members.get("cgroup_parent") or cgroup_parent
     spec = make_spec(container_id, chosen, f"{parent}/libpod-{container_id}", created)
@@ -82,7 +82,7 @@ def create(
     return _register(engine, config, run_dir)
 
 
-def _is_taken(engine: Engine, name: str) -> bool:
+def is_taken(engine: Engine, name: str) -> bool:
     """Also by the beginning of an ID: nobody could find the container by its name."""
     for lookup in (engine.state.lookup_container, engine.state.lookup_pod):
         with suppress(NoSuchContainer, NoSuchPod):

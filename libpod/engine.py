@@ -43,7 +43,6 @@ class Engine:
         state, store, locks: records, layers and directories, locks of containers.
         owners: who looks after which running container.
         exits: sees containers end; releaser: clears up after those nobody waits for.
-        arguments: the command line's global flags that open the same runtime.
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class Engine:
             "--runtime": self.oci.path,
             "--conmon": self.oci.conmon_path,
             "--cgroup-manager": self.config.cgroup_manager,
-            "--lock-type": self.locks.kind,
         }
         if self.config.share:
             flags["--share"] = self.config.share

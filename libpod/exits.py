@@ -101,6 +101,10 @@ class ExitWatcher:
         except OSError as error:
             log.warning("cannot remove the exit file of container %s: %s", container_id, error)
 
+    def has(self, container_id: str) -> bool:
+        """Whether the container's exit is final; costs no descriptor."""
+        return os.path.exists(f"{self._path}/{container_id}")
+
     def read(self, container_id: str) -> Exit | None:
         """The container's final exit, or None while it has none."""
         try:

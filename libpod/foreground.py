@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from libpod.attach import STDOUT, Pump, PumpEnd
-from libpod.container import KILL_TIMEOUT, Container
+from libpod.container import Container
 from libpod.errors import InternalError, InvalidArgument
 from libpod.exits import LOST
+from libpod.life import KILL_TIMEOUT
 from libpod.result import Reason, Result
 
 

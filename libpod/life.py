@@ -30,6 +30,7 @@ from libpod.errors import (
     Closed,
     ContainerExists,
     ContainerRemoved,
+    ContainerStateInvalid,
     InternalError,
     LibpodError,
     LockGone,
@@ -177,10 +178,18 @@ class Life:
             self._lock = self.engine.locks.allocate_given(self.id, self.record.config.lock_id)
 
     def update(self) -> None:
-        """Reads the record anew; takes no lock.  Raises `ContainerRemoved`."""
+        """Reads the record anew.  Raises `ContainerRemoved`."""
         try:
             self.engine.state.update_container(self.record)
         except (NoSuchContainer, ContainerRemoved):
+            raise self._gone() from None
+
+    def peek(self) -> ContainerRecord:
+        """What is recorded now, as a record of its own: whoever holds the lock is at work
+        with `record`.  Takes no lock.  Raises `ContainerRemoved`."""
+        try:
+            return self.engine.state.container(self.id)
+        except NoSuchContainer:
             raise self._gone() from None
 
     def save(self, exit_code: int | None = None) -> None:
@@ -210,14 +219,18 @@ class Life:
         elif self.launch is not None and self.status is not ContainerStatus.STOPPED:
             self._let_go()  # somebody else has cleared up
 
-    def settled(self) -> bool:
-        """Whether nothing can have happened since the record was read that a `sync` would
-        find; takes no lock."""
-        if self.status is ContainerStatus.STOPPED:
+    def is_settled(self, record: ContainerRecord) -> bool:
+        """Whether a `sync` of what was just read would find nothing new; needs no lock."""
+        status = record.state.status
+        if status is ContainerStatus.STOPPED:
             return not self._cleans_up()
-        return self.status not in LIVE or (
-            self.status is not ContainerStatus.CREATED and self._find_exit() is None
-        )
+        if status not in LIVE:
+            return True
+        if status is ContainerStatus.CREATED:
+            return False
+        if self.launch is not None and self.launch.ended.is_set():
+            return False
+        return not self.engine.exits.has(self.id) and is_monitor(record.state.conmon_pid, self.id)
 
     def _drop_stale_launch(self) -> None:
         """Another process may have started it anew."""
@@ -235,7 +248,7 @@ class Life:
         if launch is None:
             launch = Launch.adopt(self.engine, self.bundle(), self.record.state.pid)
         try:
-            if launch.has_process() or launch.has_monitor():
+            if launch.has_monitor() or is_monitor(self.record.state.conmon_pid, self.id):
                 return None
         finally:
             if launch is not self.launch:
@@ -325,12 +338,6 @@ class Life:
             launch = self.running()
             launch.watch(self._on_exit)
         return self.running()
-
-    def look_after(self) -> None:
-        """Makes this process the one that clears up after a container that runs; the
-        claim was taken over from one that died."""
-        self._owned = True
-        self.watched()
 
     def init(self, detached: bool) -> None:
         """Has the OCI runtime create it."""
@@ -546,9 +553,48 @@ class Life:
         """Clears up after an exit that nobody waits for."""
         with suppress(ContainerRemoved, RuntimeStopped):
             with self.locked():
-                remove = self.remove_at_end and self.status is ContainerStatus.EXITED
+                remove = self.status is ContainerStatus.EXITED and self.remove_at_end
                 if remove:
                     self.remove()
             if remove:
                 self.close()
 
+    def finish(self, remove: bool) -> None:
+        """Clears up after one that has ended, and removes it if that is wanted.
+
+        Raises `ContainerStateInvalid` while it runs.
+        """
+        with self.locked():
+            if self.status in LIVE:
+                raise ContainerStateInvalid(
+                    f"container {self.id} is {self.status}, refusing to clean up",
+                    container_id=self.id,
+                    remedy="stop it first",
+                )
+            if self.status is ContainerStatus.STOPPED:
+                self.release()
+            if remove:
+                self.remove()
+        if remove:
+            self.close()
+
+    def take_over(self) -> None:
+        """Makes this process the one in charge; it has the claim of one that died."""
+        self._owned = True
+        self._settle()
+        if self.removed or self.engine.closed:
+            return
+        with suppress(ContainerRemoved, RuntimeStopped), self.locked():
+            if self.status in LIVE:
+                self.watched()
+            else:
+                self._let_go()
+
+
+def is_monitor(pid: int, container_id: str) -> bool:
+    """Whether a process is there and is the container's monitor."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return container_id.encode() in file.read().split(b"\0")
+    except OSError:
+        return False

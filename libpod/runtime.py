@@ -10,40 +10,39 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakValueDictionary
 
 from libpod import config as configuration
-from libpod import foreground, names, rundir, spec
-from libpod.container import STOP_TIMEOUT, Container, ContainerConfig, Status
+from libpod import creation, foreground, names, options, spec
+from libpod.container import STOP_TIMEOUT, Container, Status
 from libpod.errors import (
     ContainerRemoved,
+    ContainerStopped,
     InvalidArgument,
     LibpodError,
     NoSuchContainer,
     NotBuilt,
     RuntimeStopped,
-    SystemCallError,
     UsedAfterFork,
 )
-from libpod.host import Host
-from libpod.job import Spec, parse_cgroup_parent, parse_signal
-from libpod.launch import Engine, remove_tree
-from libpod.lockfile import LockFile, RecordLock
-from libpod.oci import Bundle, OCIRuntime, find_binary, find_runtime
+from libpod.job import Spec
+from libpod.opening import open_engine
 from libpod.result import Result
-from libpod.settings import SYSTEMD, RuntimeConfig, StateType
-from libpod.state.live import LiveContainers
+from libpod.settings import RuntimeConfig, StateType
 
 if TYPE_CHECKING:
     from libpod.doctor import Problem
+    from libpod.engine import Engine
     from libpod.info import InfoData
+    from libpod.locks import LockManager
+    from libpod.state import State
+    from libpod.state.handles import ContainerRecord
+    from libpod.state.paths import RuntimePaths
+    from libpod.storage import Store
 
 log = logging.getLogger("libpod.runtime")
-
-ALIVE_TIMEOUT = 60.0
-"""Seconds to wait for another process that is opening the same directories."""
 
 CGROUP_PARENT = "/libpod-core"
 """The parent of all containers' cgroups in private directories.  It and the monitors'
@@ -62,16 +61,19 @@ class Runtime:
     Options are the original's runtime options as keywords (see
     `libpod.config.apply_options`): `oci_runtime`, `conmon_path`, `static_dir`,
     `tmp_dir`, `cgroup_manager`, ...; a later one wins over an earlier one and
-    over the configuration file.  It opens in the original's order: OCI runtime
-    and conmon, directories, state, the lock against a second opener, refresh
-    after a reboot.
+    over the configuration file.  `libpod.opening` says in which order it opens.
+
+    Containers are recorded in its directories, where other processes find them.
+    Of those that were started in this process, attached, it is in charge while it
+    is open; they go on when it is closed, and the next runtime on the same
+    directories takes them over.  With a state in memory nobody could find them, so
+    they are stopped and removed.
 
     Safe to use from many threads; in a forked child every call raises
-    `UsedAfterFork`.  Leaving the block shuts it down.  Containers are known to
-    this process only so far, so what it still has then is stopped and removed.
+    `UsedAfterFork`.  Leaving the block closes it.
 
     Raises `ConfigError`, `InvalidArgument`, `NotBuilt`, `Unsupported`,
-    `RuntimeDirError`, `LockTimeout`.
+    `RuntimeDirError`, `LockTimeout`, `DBBadConfig`, `libpod.kv.InvalidDatabase`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -88,51 +90,49 @@ class Runtime:
 
     def _open(self, config: RuntimeConfig, options: Mapping[str, Any]) -> None:
         configuration.apply_options(config, options)
-        _check_built(config, options)
-        configuration.export_runtime_dir(os.environ, os.getuid())
         self._owner = os.getpid()
         self._valid = False
         self._config = config
         self._lock = threading.Lock()
-        self._host = Host()
-        oci_path = find_runtime(self._host.cgroups, config.runtime_path)
-        conmon_path = find_binary("conmon", config.conmon_path)
-        directories = configuration.resolve_defaults(config, os.environ, os.getuid(), options)
-        self._static_dir = directories.static_dir
-        self._tmp_dir = directories.tmp_dir
-        rundir.make_tree(self._tmp_dir, self._static_dir)
-        rundir.make_dir(f"{self._static_dir}/containers", 0o700)
-        rundir.make_dir(f"{self._tmp_dir}/containers", 0o700)
-        oci = OCIRuntime(
-            self._host,
-            path=oci_path,
-            conmon_path=conmon_path,
-            conmon_env=config.conmon_env_vars,
-            tmp_dir=self._tmp_dir,
-            no_pivot_root=config.no_pivot_root,
-        )
-        self._cgroup_parent = PODMAN_CGROUP_PARENT if config.share else CGROUP_PARENT
-        self._state = LiveContainers[Container]()
-        alive = RecordLock(f"{self._tmp_dir}/alive.lck")
-        try:
-            with alive.held(ALIVE_TIMEOUT):
-                if not os.path.exists(f"{self._tmp_dir}/alive"):
-                    self._refresh()
-        finally:
-            alive.close()
-        self._engine = Engine(self._host, oci)
+        self._known = WeakValueDictionary[str, Container]()
+        self._engine = open_engine(config, options)
         self._valid = True
+        self._take_over()
 
-    def _refresh(self) -> None:
-        """After a reboot.  A state in memory has nothing to bring up to date, so this
-        makes the file that tells the next opener that it was done."""
-        path = f"{self._tmp_dir}/alive"
-        try:
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
-        except OSError as error:
-            raise SystemCallError(
-                f"error creating runtime status file {path}: {error.strerror}", error.errno or 0
-            ) from error
+    def _take_over(self) -> None:
+        """Becomes the one in charge of containers whose runtime has died."""
+        for container_id in self._engine.owners.inherit():
+            try:
+                container = self.get_container(container_id)
+            except LibpodError as error:
+                log.debug("nothing to take over of %s: %s", container_id, error)
+                self._engine.owners.disclaim(container_id)
+                continue
+            log.info("container %s is taken over from a process that died", container_id)
+            self._engine.releaser.submit(container.take_over)
+
+    # --- what is below, for the rooms above --------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def state(self) -> State:
+        return self._engine.state
+
+    @property
+    def store(self) -> Store:
+        return self._engine.store
+
+    @property
+    def locks(self) -> LockManager:
+        return self._engine.locks
+
+    @property
+    def paths(self) -> RuntimePaths:
+        """The directories that hold, see `libpod.state.paths`."""
+        return self._engine.paths
 
     # --- the upper layer ------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Runtime:
         """
         began = time.monotonic()
         stdin = job.stdin or bool(input)
-        container = self._create(job, command, name, stdin=stdin)
+        container = self._create(job, command, name, stdin=stdin, remove=True)
         return foreground.run(
             container,
             data=(input or b"") if stdin else None,
@@ -172,20 +172,37 @@ class Runtime:
         )
 
     def create(
-        self, job: Spec, command: Sequence[str] | None = None, *, name: str | None = None
+        self,
+        job: Spec,
+        command: Sequence[str] | None = None,
+        *,
+        name: str | None = None,
+        remove: bool = False,
     ) -> Container:
-        """A configured container for a job, not started."""
-        return self._create(job, command, name, stdin=job.stdin)
+        """A configured container for a job, not started.  `remove` has it go at its end,
+        whoever sees that."""
+        return self._create(job, command, name, stdin=job.stdin, remove=remove)
 
     def start(
-        self, job: Spec, command: Sequence[str] | None = None, *, name: str | None = None
+        self,
+        job: Spec,
+        command: Sequence[str] | None = None,
+        *,
+        name: str | None = None,
+        remove: bool = False,
+        detach: bool = False,
     ) -> Container:
-        """A running container; use it in a `with` block to have it removed at its end."""
-        container = self.create(job, command, name=name)
+        """A running container; use it in a `with` block to have it removed at its end.
+
+        `remove` as for `create`.  One that is detached is meant to outlive this
+        process: its monitor clears it up.
+        """
+        container = self.create(job, command, name=name, remove=remove)
         try:
-            container.start()
+            container.start(detach)
         except BaseException:
-            container.remove(force=True)
+            with suppress(ContainerRemoved):
+                container.remove(force=True)
             raise
         return container
 
@@ -194,7 +211,7 @@ class Runtime:
         from libpod import doctor
 
         self._check()
-        return doctor.examine(self._config, self._tmp_dir, self._static_dir)
+        return doctor.examine(self._config, self.paths.tmp_dir, self.paths.static_dir)
 
     def run_many(self, specs: Iterable[Spec], **options: Any) -> NoReturn:
         """Many jobs at once: not built yet."""
@@ -220,61 +237,47 @@ class Runtime:
         *,
         rootfs: str | None = None,
         name: str | None = None,
-        stdin: bool = False,
-        labels: Mapping[str, str] | None = None,
-        stop_signal: int | str = "TERM",
-        stop_timeout: float = STOP_TIMEOUT,
-        log_size_max: int | None = None,
-        cgroup_parent: str | None = None,
+        remove: bool = False,
+        **chosen: Any,
     ) -> Container:
         """A configured container from an OCI runtime spec, which is copied.
 
-        `rootfs` replaces the spec's root path.  `stop_timeout` is in seconds,
-        `log_size_max` in bytes (None: the configured one).  Raises `InvalidArgument`
-        (no spec, no root file system), `ContainerExists` (name taken).
+        `rootfs` replaces the spec's root path; `remove` has the container go at its
+        end.  The other keywords are the original's container options, see
+        `libpod.options`: `stop_timeout` in seconds, `log_size_max` in bytes, ...
+
+        Raises `InvalidArgument` (no spec, no root file system, an option's value),
+        `ContainerExists` (name taken), `NotBuilt`.
         """
+        self._check()
         if not oci_spec:
             raise InvalidArgument("must provide a valid runtime spec to create container")
+        members = options.members(chosen)
         kept = copy.deepcopy(dict(oci_spec))
         if rootfs is not None:
             kept.setdefault("root", {})["path"] = os.path.abspath(rootfs)
-        root = kept.get("root", {}).get("path", "")
+        root = (kept.get("root") or {}).get("path", "")
         if not os.path.isdir(root):
             raise InvalidArgument(
                 f"error checking path {root!r}: the root file system is not a directory",
                 remedy="name a directory that holds one",
             )
-        return self._new_container(
-            lambda container_id, chosen, cgroup, created: kept,
-            name,
-            cgroup_parent=None if cgroup_parent is None else parse_cgroup_parent(cgroup_parent),
-            stdin=stdin,
-            labels=labels or {},
-            stop_signal=parse_signal(stop_signal),
-            stop_timeout=stop_timeout,
-            log_size_max=log_size_max,
-        )
+        return self._add(lambda *_: kept, name, {**members, "rootfs": root}, remove)
 
     def remove_container(self, container: Container, force: bool = False) -> None:
         """Removes a container and its files; `force` stops a running one first.
 
-        Raises `ContainerStateInvalid` where it runs (without `force`) or is paused.
-        One that is gone already is no error, as in the original.
+        Raises as `Container.remove`; one that is gone already is no error, as in the
+        original.
         """
         self._check()
-        try:
-            container.remove_under_lock(force)
-        except ContainerRemoved:
-            return
-        try:
-            self._state.remove_container(container)
-        except NoSuchContainer:
-            log.debug("container %s was not in the state", container.id)
+        with suppress(ContainerRemoved):
+            container.remove(force)
 
     def get_container(self, container_id: str) -> Container:
-        """By full ID.  Raises `EmptyID`, `NoSuchContainer`."""
+        """By full ID.  Raises `EmptyID`, `NoSuchContainer`, `NamespaceMismatch`."""
         self._check()
-        return self._state.container(container_id)
+        return self._object(self.state.container(container_id))
 
     def lookup_container(self, id_or_name: str) -> Container:
         """By full ID, unique beginning of an ID, or name.
@@ -283,20 +286,45 @@ class Runtime:
         one container matches.
         """
         self._check()
-        return self._state.lookup_container(id_or_name)
+        return self._object(self.state.lookup_container(id_or_name))
 
     def has_container(self, container_id: str) -> bool:
-        """Whether there is a container with this full ID."""
-        try:
-            self.get_container(container_id)
-        except NoSuchContainer:
-            return False
-        return True
+        """Whether there is a container with this full ID.  Raises `EmptyID`."""
+        self._check()
+        return self.state.has_container(container_id)
 
     def get_containers(self, *filters: Callable[[Container], bool]) -> list[Container]:
-        """The containers for which all filters hold."""
+        """The containers for which all filters hold, in the order of their IDs."""
         self._check()
-        return [c for c in self._state.all_containers() if all(f(c) for f in filters)]
+        found = map(self._object, self.state.all_containers())
+        return [c for c in found if all(holds(c) for holds in filters)]
+
+    def get_all_containers(self) -> list[Container]:
+        """In the order of their IDs."""
+        return self.get_containers()
+
+    def get_running_containers(self) -> list[Container]:
+        """Those that run just now."""
+        return self.get_containers(_runs)
+
+    def get_containers_by_list(self, names: Iterable[str]) -> list[Container]:
+        """Those of these names or IDs, in this order.
+
+        Raises what `lookup_container` does for the first that cannot be found.
+        """
+        return [self.lookup_container(name) for name in names]
+
+    def get_latest_container(self) -> Container:
+        """The one that was created last.  Raises `NoSuchContainer` where there is none."""
+        found = self.get_containers()
+        if not found:
+            raise NoSuchContainer("no containers exist")
+        return max(found, key=lambda c: c.created)
+
+    def generate_name(self) -> str:
+        """A random name that no container or pod has."""
+        self._check()
+        return names.unique_name(self._is_taken)
 
     def get_config(self) -> RuntimeConfig | None:
         """A copy of the configuration; None once it is shut down."""
@@ -310,8 +338,8 @@ class Runtime:
         return info.collect(self._engine.oci)
 
     def shutdown(self, force: bool = False) -> None:
-        """Ends this object.  `force` stops (10 s, then SIGKILL) and removes its
-        containers first; without it they go on under conmon.
+        """Ends this object.  `force` stops (10 s, then SIGKILL) all containers first;
+        without it they go on under conmon.
 
         Raises `RuntimeStopped` where that was done before.
         """
@@ -319,25 +347,19 @@ class Runtime:
             self._check()
             self._valid = False
         if force:
-            for container in self._state.all_containers():
-                self._shut_down(container)
+            for record in self.state.all_containers():
+                _stop(self._object(record))
         self._engine.close()
-        self._state.close()
-
-    def _shut_down(self, container: Container) -> None:
-        try:
-            if container.state.status is Status.PAUSED:
-                container.unpause()
-            container.remove_under_lock(force=True)
-        except ContainerRemoved:
-            return
-        except LibpodError as error:
-            log.error("error stopping container %s: %s", container.id, error)
 
     def close(self) -> None:
-        """`shutdown`, once; with force, since nobody could find its containers after."""
-        if self._valid and self._owner == os.getpid():
-            self.shutdown(force=True)
+        """`shutdown`, once.  Containers of a state in memory are removed, since nobody could
+        find them after."""
+        if not self._valid or self._owner != os.getpid():
+            return
+        if self._config.state_type is StateType.IN_MEMORY:
+            for container in self.get_containers():
+                _discard(container)
+        self.shutdown()
 
     def __enter__(self) -> Runtime:
         self._check()
@@ -361,146 +383,105 @@ class Runtime:
         if not self._valid:
             raise RuntimeStopped("runtime has already been stopped")
 
+    def _object(self, record: ContainerRecord) -> Container:
+        """The one object that this runtime has of a container."""
+        with self._lock:
+            known = self._known.get(record.id)
+            if known is None:
+                known = self._known[record.id] = Container(self._engine, record)
+            known.listed(record)
+            return known
+
     def _create(
-        self, job: Spec, command: Sequence[str] | None, name: str | None, *, stdin: bool
+        self,
+        job: Spec,
+        command: Sequence[str] | None,
+        name: str | None,
+        *,
+        stdin: bool,
+        remove: bool,
     ) -> Container:
-        limit = job.limits.output
-        return self._new_container(
+        self._check()
+        host = self._engine.host
+        members = {
+            "rootfs": os.path.realpath(job.rootfs or ""),
+            "labels": dict(job.labels),
+            "stdin": stdin,
+            "user": job.user or "",
+            "privileged": job.privileged,
+            "command": list((job.command if command is None else command) or ()),
+            "entrypoint": list(job.entrypoint or ()),
+            "network_mode": "" if job.network == "none" else job.network,
+            "no_shm_share": True,
+        }
+        if job.stop_signal is not None:
+            members["stop_signal"] = job.stop_signal
+        if job.cgroup_parent is not None:
+            members["cgroup_parent"] = job.cgroup_parent
+        if job.limits.output is not None:
+            members["log_size"] = job.limits.output
+        return self._add(
             lambda container_id, chosen, cgroup, created: spec.generate(
                 job,
                 command,
                 container_id=container_id,
                 name=chosen,
                 cgroup_path=cgroup,
-                cgroups=self._host.cgroup_facts,
-                rlimits=self._host.hard_limits(),
-                bounding=self._host.capabilities,
-                created_ns=int(created * 1e9),
+                cgroups=host.cgroup_facts,
+                rlimits=host.hard_limits(),
+                bounding=host.capabilities,
+                created_ns=created,
             ),
             name or job.name,
-            cgroup_parent=job.cgroup_parent,
-            stdin=stdin,
-            labels=job.labels,
-            stop_signal=parse_signal(job.stop_signal or "TERM"),
-            stop_timeout=STOP_TIMEOUT,
-            log_size_max=limit,
+            members,
+            remove,
         )
 
-    def _new_container(
+    def _add(
         self,
-        make_spec: Callable[[str, str, str, float], dict[str, Any]],
+        make_spec: creation.MakeSpec,
         name: str | None,
-        *,
-        cgroup_parent: str | None,
-        stdin: bool,
-        labels: Mapping[str, str],
-        stop_signal: int,
-        stop_timeout: float,
-        log_size_max: int | None,
+        members: dict[str, Any],
+        remove: bool,
     ) -> Container:
-        self._check()
-        if name is not None and not names.valid_name(name):
-            raise InvalidArgument(
-                f"the name {name!r} is not valid",
-                remedy="begin with a letter or digit, go on with these, dots, dashes, underscores",
-            )
-        container_id = names.new_id()
-        chosen = name or names.unique_name(self._name_is_taken)
-        created = time.time()
-        parent = cgroup_parent or self._cgroup_parent
-        cgroup = f"{parent}/libpod-{container_id}"
-        oci_spec = make_spec(container_id, chosen, cgroup, created)
-        oci_spec.setdefault("linux", {})["cgroupsPath"] = cgroup
-        directory = f"{self._static_dir}/containers/{container_id}"
-        bundle = Bundle(
-            container_id=container_id,
-            name=chosen,
-            directory=directory,
-            run_dir=f"{self._tmp_dir}/containers/{container_id}",
-            cgroup=cgroup,
-            conmon_cgroup=f"{parent}/conmon",
-            log_path=f"{directory}/ctr.log",
-            log_size_max=self._config.max_log_size if log_size_max is None else log_size_max,
-            terminal=bool(oci_spec.get("process", {}).get("terminal")),
-            stdin=stdin,
+        parent = PODMAN_CGROUP_PARENT if self._config.share else CGROUP_PARENT
+        container = creation.create(
+            self._engine, make_spec, name, members, cgroup_parent=parent, remove=remove
         )
-        return self._register(
-            ContainerConfig(
-                id=container_id,
-                name=chosen,
-                spec=oci_spec,
-                bundle=bundle,
-                stop_signal=stop_signal,
-                stop_timeout=stop_timeout,
-                labels=dict(labels),
-                created=created,
-            )
-        )
+        with self._lock:
+            self._known[container.id] = container
+        return container
 
-    def _register(self, config: ContainerConfig) -> Container:
-        """Gives the container its directory, its lock and its place in the state.
-
-        An interrupt may come at any moment, so what was made is undone by its
-        path; nobody else knows the ID yet.
-        """
-        directory = config.bundle.directory
-        lock_path = f"{self._tmp_dir}/lock/{config.id}"
-        lock: LockFile | None = None
-        try:
-            _make_directory(directory)
-            lock = LockFile.create(lock_path)
-            container = Container(self._engine, config, lock, self.remove_container)
-            self._state.add_container(container)
-            return container
-        except BaseException:
-            if lock is not None:  # the error's traceback may keep it for long
-                lock.close()
-            with suppress(FileNotFoundError):
-                os.unlink(lock_path)
-            remove_tree(directory)
-            raise
-
-    def _name_is_taken(self, name: str) -> bool:
-        try:
-            self._state.lookup_container(name)
-        except NoSuchContainer:
-            return False
-        return True
+    def _is_taken(self, name: str) -> bool:
+        return creation.is_taken(self._engine, name)
 
 
-def _make_directory(path: str) -> None:
+def _runs(container: Container) -> bool:
     try:
-        os.mkdir(path, 0o700)
-    except OSError as error:
-        raise SystemCallError(
-            f"cannot make the container's directory {path}: {error.strerror}",
-            error.errno or 0,
-            phase="prepare",
-            remedy="check the space and the permissions of the file system",
-        ) from error
+        return container.glance().status is Status.RUNNING
+    except ContainerRemoved:
+        return False
 
 
-@cache
-def _tell_systemd(level: int) -> None:
-    """Once a process: Debian's podman ships a file that says so, and it must not keep us
-    from working."""
-    log.log(level, "cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs")
+def _stop(container: Container) -> None:
+    try:
+        status = container.state.status
+        if status is Status.PAUSED:
+            container.unpause()
+        if status in (Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPING):
+            container.stop(STOP_TIMEOUT)
+    except (ContainerRemoved, ContainerStopped):
+        return
+    except LibpodError as error:
+        log.error("error stopping container %s: %s", container.id, error)
 
 
-def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
-    """Refuses what is asked for but is not there yet."""
-    if config.state_type is StateType.SQLITE:
-        raise InvalidArgument("SQLite state is currently disabled")
-    if config.state_type is StateType.BOLTDB:
-        raise NotBuilt("the BoltDB state is not built yet", remedy="leave state_type alone")
-    if config.state_type is not StateType.IN_MEMORY:
-        raise InvalidArgument("unrecognized state type passed")
-    if config.cgroup_manager == SYSTEMD:
-        if "cgroup_manager" in options:
-            raise NotBuilt(
-                "the systemd cgroup manager is not built yet",
-                remedy='use cgroup_manager="cgroupfs"',
-            )
-        _tell_systemd(logging.INFO if config.of_host else logging.WARNING)
-    if config.share is not None:
-        raise NotBuilt("sharing with podman is not built yet", remedy="leave share alone")
+def _discard(container: Container) -> None:
+    try:
+        if container.state.status is Status.PAUSED:
+            container.unpause()
+        container.remove(force=True)
+    except ContainerRemoved:
+        return
+    except LibpodError as error:
+        log.error("error removing container %s: %s", container.id, error)

@@ -61,11 +61,6 @@ class StateType(enum.IntEnum):
     BOLTDB = 3
 
 
-# podman's default is BOLTDB.  Until this library has that store, containers
-# are known to the process that made them only, and the default says so.
-DEFAULT_STATE_TYPE = StateType.IN_MEMORY
-
-
 class IDMap(NamedTuple):
     """One range of a user namespace's map, as in containers/storage."""
 
@@ -366,7 +361,7 @@ FIELDS = (
     Field("image_default_transport", str, "docker://", option="default_transport", built=False),
     Field("signature_policy_path", str, "", built=False,
           check=_absolute_or_empty, option="signature_policy", adopt=_path_or_empty),
-    Field("state_type", StateType, DEFAULT_STATE_TYPE, in_file=False, required=True,
+    Field("state_type", StateType, StateType.BOLTDB, in_file=False, required=True,
           check=_valid_state, option="state_type", adopt=_state_type),
     Field("runtime_path", list, RUNTIME_PATH, required=True,
           check=_search_list, option="oci_runtime", adopt=_runtime_paths),

@@ -31,19 +31,18 @@ CGROUP_PARENT = "/libpod-core"
 _CONTAINER = re.compile(r"libpod-([0-9a-f]{64})")
 
 SKELETON = frozenset(
-    (
-        "static",
-        "static/containers",
-        "tmp",
-        "tmp/alive",
-        "tmp/alive.lck",
-        "tmp/containers",
-        "tmp/crun",
-        "tmp/exits",
-        "tmp/lock",
-        "tmp/runc",
-        "tmp/socket",
-    )
+    """
+    static static/bolt_state.db static/storage static/storage/defaultNetworkBackend
+    static/storage/overlay static/storage/overlay/l static/storage/storage.lock
+    static/storage/overlay-containers static/storage/overlay-containers/containers.json
+    static/storage/overlay-containers/containers.lock
+    static/storage/overlay-images static/storage/overlay-images/images.lock
+    static/storage/overlay-layers static/storage/overlay-layers/layers.json
+    static/storage/overlay-layers/layers.lock
+    tmp tmp/alive tmp/alive.lck tmp/crun tmp/exits tmp/lock tmp/lock_type tmp/owners tmp/runc
+    tmp/socket tmp/storage tmp/storage/overlay-containers tmp/storage/overlay-layers
+    tmp/storage/overlay-layers/mountpoints.json tmp/storage/overlay-layers/mountpoints.lock
+    """.split()
 )
 """What a runtime keeps in its directories when it has no container."""
 
@@ -181,7 +180,8 @@ class Census:
 
     def __init__(self, base: str) -> None:
         self._base = base
-        self._kept = own() | mounts()
+        self._kept = own()
+        self._mounts = mounts()
         self._cgroups = cgroups()
         self._processes = set(processes())
 
@@ -214,7 +214,8 @@ class Census:
             shutil.rmtree(os.path.join(self._base, name), ignore_errors=True)
 
     def _look(self) -> list[str]:
-        return changes(self._kept, own() | mounts()) + self._outside()
+        new_mounts = [f"new: {mount}" for mount in mounts() - self._mounts]
+        return changes(self._kept, own()) + sorted(new_mounts) + self._outside()
 
     def _outside(self) -> list[str]:
         found = [f"new: {process}" for process in self._left_processes()]

@@ -19,12 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
 
 from census import Census, record_ids
-from libpod import Container, Runtime, Spec
+from libpod import Container, ContainerRemoved, Runtime, Spec, Status
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # runc's, which a plain PATH may lack
 CLONE_NEWNS = 0x20000
@@ -156,6 +157,17 @@ def oci_path(options: dict[str, str]) -> str:
 def rt(options: dict[str, str]) -> Iterator[Runtime]:
     with Runtime(**options) as runtime:
         yield runtime
+        if runtime.get_config() is not None:
+            remove_all(runtime)
+
+
+def remove_all(runtime: Runtime) -> None:
+    """What a test has no reason to remove itself."""
+    for container in runtime.get_containers():
+        with suppress(ContainerRemoved):
+            if container.state.status is Status.PAUSED:
+                container.unpause()
+            container.kill_and_remove()
 
 
 @pytest.fixture

@@ -534,7 +534,7 @@ def test_a_monitor_that_hangs(
     """The container has died, but its monitor does not see it: ended as lost."""
     monkeypatch.setattr(libpod.container, "KILL_TIMEOUT", 1.0)
     c = rt.start(box, SLEEP)
-    with open(f"{rt._tmp_dir}/containers/{c.id}/conmon.pid", encoding="ascii") as file:
+    with open(f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/conmon.pid", encoding="ascii") as file:
         os.kill(int(file.read()), signal.SIGSTOP)
     c.stop(grace=0)
     assert c.wait(0) == -1
@@ -622,7 +622,7 @@ def test_no_space_for_the_bundle(
             rt.run(box, SLEEP)
         check(caught.value, dirs.static, "No space left", fault="host", phase="prepare")
         assert caught.value.errno == errno.ENOSPC
-        assert os.listdir(f"{dirs.static}/containers") == []
+        assert containers_of(dirs) == []
         os.unlink(f"{dirs.static}/filler")
         assert rt.run(box, ["echo", "again"]).stdout == b"again\n"
 

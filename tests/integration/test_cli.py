@@ -354,7 +354,7 @@ def end_left_container(message: str, dirs: Dirs) -> None:
     with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
         assert f"libpod-{found[2]}" in file.read()
     os.kill(pid, signal.SIGKILL)
-    (container_id,) = os.listdir(f"{dirs.static}/containers")
+    (container_id,) = os.listdir(f"{dirs.static}/storage/overlay-containers")
     assert container_id.startswith(found[2])
     deadline = time.monotonic() + PATIENCE
     while not os.path.exists(f"{dirs.tmp}/exits/{container_id}"):
@@ -630,8 +630,8 @@ def test_a_name_label_and_stop_signal_are_the_containers(start: Start, dirs: Dir
         cmd=sh(f'trap "exit 1" INT; echo ready; {LOOP}'),
     )
     read_until(process, b"ready")
-    (container_id,) = os.listdir(f"{dirs.static}/containers")
-    with open(f"{dirs.static}/containers/{container_id}/config.json", encoding="utf-8") as file:
+    (container_id,) = os.listdir(f"{dirs.static}/storage/overlay-containers")
+    with open(f"{dirs.static}/storage/overlay-containers/{container_id}/userdata/config.json", encoding="utf-8") as file:
         annotations = json.load(file)["annotations"]
     assert annotations["io.container.name"] == "web"
     assert annotations["org.opencontainers.image.stopSignal"] == str(signal.SIGINT.value)

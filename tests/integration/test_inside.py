@@ -149,7 +149,7 @@ def test_unknown_users_are_refused(rt: Runtime, box: Spec, dirs: Dirs) -> None:
     for user in ("nobody-here", "worker:nogroup", "0:nogroup"):
         with pytest.raises(InvalidArgument, match="user|group"):
             rt.run(box.but(user=user), ["true"])
-    assert os.listdir(f"{dirs.static}/containers") == []
+    assert containers_of(dirs) == []
 
 
 def test_environment(rt: Runtime, box: Spec) -> None:
@@ -288,7 +288,7 @@ def test_a_mount_of_nothing_is_refused(rt: Runtime, box: Spec, dirs: Dirs) -> No
     with pytest.raises(InvalidArgument, match="/no/such/directory") as caught:
         rt.run(box.but(mounts=[Mount("/no/such/directory", "/x")]), ["true"])
     assert caught.value.remedy
-    assert os.listdir(f"{dirs.static}/containers") == []
+    assert containers_of(dirs) == []
 
 
 def test_mounts_do_not_leak_into_the_host(rt: Runtime, box: Spec, dirs: Dirs) -> None:
@@ -411,7 +411,7 @@ def test_the_cgroups_are_where_they_belong(rt: Runtime, box: Spec) -> None:
     assert {path.removesuffix("/container") for path in cgroups_of(c.state.pid).values()} == {
         f"/libpod-core/libpod-{c.id}"
     }
-    with open(f"{rt._tmp_dir}/containers/{c.id}/conmon.pid", encoding="ascii") as file:
+    with open(f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/conmon.pid", encoding="ascii") as file:
         monitor = cgroups_of(int(file.read()))
     monitor.pop("cpuset", None)  # a new one takes no process
     assert set(monitor.values()) == {"/libpod-core/conmon"}

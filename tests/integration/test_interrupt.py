@@ -226,7 +226,7 @@ def test_a_lock_dies_with_its_holder(
     options["oci_runtime"] = slow_runtime(script, oci_path, "create", 3, mark)
     child = python("rt = Runtime(**options); rt.run(box, ['sleep', '1000'])")
     await_file(mark)
-    (container_id,) = os.listdir(f"{dirs.static}/containers")
+    (container_id,) = os.listdir(f"{dirs.static}/storage/overlay-containers")
     lock = LockFile(f"{dirs.tmp}/lock/{container_id}")
     with pytest.raises(LockTimeout) as caught:
         lock.lock(0.05)

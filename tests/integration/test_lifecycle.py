@@ -103,7 +103,7 @@ def test_init_creates_it_in_the_oci_runtime(rt: Runtime, box: Spec) -> None:
         assert json.load(file)["process"]["args"] == SLEEP
     seen = oci_state(rt, c)
     assert (seen["status"], seen["pid"]) == ("created", c.state.pid)
-    with open(f"{rt._tmp_dir}/containers/{c.id}/pidfile", encoding="ascii") as file:
+    with open(f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/pidfile", encoding="ascii") as file:
         assert int(file.read()) == c.state.pid
     assert c.id[:12] in repr(c) and c.name in repr(c) and "created" in repr(c)
     c.remove()
@@ -223,7 +223,7 @@ def test_many_wait_for_one(rt: Runtime, box: Spec) -> None:
 def test_an_exit_that_nobody_waits_for_is_cleared_up(rt: Runtime, box: Spec) -> None:
     c = rt.start(box, ["sh", "-c", "exit 4"])
     deadline = time.monotonic() + 20
-    while os.path.exists(f"{rt._tmp_dir}/containers/{c.id}"):
+    while os.path.exists(f"{rt.paths.tmp_dir}/containers/{c.id}"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     with pytest.raises(subprocess.CalledProcessError):
@@ -536,7 +536,7 @@ def test_names(rt: Runtime, box: Spec, dirs: Dirs) -> None:
         with pytest.raises(InvalidArgument, match="name"):
             rt.create(box, SLEEP, name=name)
     assert {c.name for c in rt.get_containers()} == {"from-spec", "wins"}
-    assert len(os.listdir(f"{dirs.static}/containers")) == 2
+    assert len(os.listdir(f"{dirs.static}/storage/overlay-containers")) == 2
     assert len(os.listdir(f"{dirs.tmp}/lock")) == 2
 
 
@@ -577,7 +577,7 @@ def test_new_container_wants_a_spec_and_a_root(rt: Runtime, rootfs: str, dirs: D
             rt.new_container(oci_spec(root, ["true"]))
     with pytest.raises(InvalidArgument):
         rt.new_container(oci_spec(rootfs, ["true"]), stop_signal="NOSUCH")
-    assert os.listdir(f"{dirs.static}/containers") == []
+    assert containers_of(dirs) == []
 
 
 def test_stop_options_of_the_lower_layer(rt: Runtime, rootfs: str) -> None:
@@ -693,7 +693,7 @@ def test_directories_and_their_modes(rt: Runtime, dirs: Dirs, box: Spec) -> None
     assert mode(f"{dirs.tmp}/exits") == mode(f"{dirs.tmp}/socket") == 0o750
     assert mode(f"{dirs.tmp}/lock") == 0o700
     assert mode(f"{dirs.tmp}/lock/{c.id}") == 0o600
-    assert mode(f"{dirs.static}/containers") == 0o700
+    assert mode(f"{dirs.static}/storage/overlay-containers") == 0o700
     assert mode(os.path.dirname(c.log_path)) == 0o700
     assert mode(c.log_path) & 0o077 == 0
     assert mode(f"{os.path.dirname(c.log_path)}/config.json") == 0o600

@@ -375,7 +375,7 @@ def test_names_are_checked_first(rt: Runtime, box: Spec, dirs: Dirs) -> None:
         rt.run(box, ["true"], name="a b")
     with rt.create(box, SLEEP, name="taken"), pytest.raises(ContainerExists, match="taken"):
         rt.run(box, ["true"], name="taken")
-    assert os.listdir(f"{dirs.static}/containers") == []
+    assert containers_of(dirs) == []
 
 
 def test_the_command_comes_from_the_spec_or_the_call(rt: Runtime, box: Spec) -> None:
@@ -406,7 +406,7 @@ def test_arguments_that_have_no_meaning(
     """Refused before anything was made, by a class that a Python program expects."""
     with pytest.raises((InvalidArgument, TypeError)):
         rt.run(box, ["true"], **wrong)
-    assert os.listdir(f"{dirs.static}/containers") == []
+    assert containers_of(dirs) == []
 
 
 # --- many threads -------------------------------------------------------------------------------
