@@ -176,6 +176,13 @@ def box(rootfs: str) -> Spec:
     return Spec(rootfs=rootfs, stop_signal="KILL")
 
 
+def containers_of(dirs: Dirs) -> list[str]:
+    """IDs of the containers that have a directory."""
+    return [
+        name for name in os.listdir(f"{dirs.static}/storage/overlay-containers") if len(name) == 64
+    ]
+
+
 def await_output(container: Container, text: bytes, timeout: float = 20.0) -> None:
     """Waits until the container has written `text`."""
     deadline = time.monotonic() + timeout

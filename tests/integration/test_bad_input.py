@@ -23,7 +23,7 @@ import pytest
 
 import libpod.container
 import libpod.oci
-from conftest import Dirs, Said, await_output
+from conftest import Dirs, Said, await_output, containers_of
 from libpod import (
     CommandNotExecutable,
     CommandNotFound,
@@ -534,7 +534,9 @@ def test_a_monitor_that_hangs(
     """The container has died, but its monitor does not see it: ended as lost."""
     monkeypatch.setattr(libpod.container, "KILL_TIMEOUT", 1.0)
     c = rt.start(box, SLEEP)
-    with open(f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/conmon.pid", encoding="ascii") as file:
+    with open(
+        f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/conmon.pid", encoding="ascii"
+    ) as file:
         os.kill(int(file.read()), signal.SIGSTOP)
     c.stop(grace=0)
     assert c.wait(0) == -1
@@ -744,7 +746,7 @@ def test_garbage_in_the_exit_file(
     pid = c.state.pid
     put_exit_file(dirs, c.id, write(text))
     assert c.wait(30) == -1
-    assert c.state.status is Status.STOPPED
+    assert c.state.status is Status.EXITED
     assert not os.path.exists(f"/proc/{pid}/ns/pid")  # ended, if not reaped yet
     said.expect("the exit file of container .* holds no exit code")
     c.remove()

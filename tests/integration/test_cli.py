@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 import libpod
-from conftest import Dirs, needed
+from conftest import Dirs, containers_of, needed
 
 PATIENCE = 30.0
 """Seconds that anything here may take."""
@@ -354,7 +354,7 @@ def end_left_container(message: str, dirs: Dirs) -> None:
     with open(f"/proc/{pid}/cgroup", encoding="ascii") as file:
         assert f"libpod-{found[2]}" in file.read()
     os.kill(pid, signal.SIGKILL)
-    (container_id,) = os.listdir(f"{dirs.static}/storage/overlay-containers")
+    (container_id,) = containers_of(dirs)
     assert container_id.startswith(found[2])
     deadline = time.monotonic() + PATIENCE
     while not os.path.exists(f"{dirs.tmp}/exits/{container_id}"):
@@ -630,8 +630,11 @@ def test_a_name_label_and_stop_signal_are_the_containers(start: Start, dirs: Dir
         cmd=sh(f'trap "exit 1" INT; echo ready; {LOOP}'),
     )
     read_until(process, b"ready")
-    (container_id,) = os.listdir(f"{dirs.static}/storage/overlay-containers")
-    with open(f"{dirs.static}/storage/overlay-containers/{container_id}/userdata/config.json", encoding="utf-8") as file:
+    (container_id,) = containers_of(dirs)
+    with open(
+        f"{dirs.static}/storage/overlay-containers/{container_id}/userdata/config.json",
+        encoding="utf-8",
+    ) as file:
         annotations = json.load(file)["annotations"]
     assert annotations["io.container.name"] == "web"
     assert annotations["org.opencontainers.image.stopSignal"] == str(signal.SIGINT.value)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from census import cgroup_mounts
-from conftest import Dirs
+from conftest import Dirs, containers_of
 from libpod import InvalidArgument, Limits, Mount, Reason, Runtime, Spec, Unsupported
 from libpod.job import CAPABILITIES
 
@@ -411,7 +411,9 @@ def test_the_cgroups_are_where_they_belong(rt: Runtime, box: Spec) -> None:
     assert {path.removesuffix("/container") for path in cgroups_of(c.state.pid).values()} == {
         f"/libpod-core/libpod-{c.id}"
     }
-    with open(f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/conmon.pid", encoding="ascii") as file:
+    with open(
+        f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/conmon.pid", encoding="ascii"
+    ) as file:
         monitor = cgroups_of(int(file.read()))
     monitor.pop("cpuset", None)  # a new one takes no process
     assert set(monitor.values()) == {"/libpod-core/conmon"}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from census import processes
-from conftest import Dirs, await_output
+from conftest import Dirs, await_output, containers_of
 from libpod import Container, Runtime, RuntimeStopped, Spec, Status, UsedAfterFork
 from libpod.errors import LockTimeout
 from libpod.lockfile import LockFile
@@ -226,7 +226,7 @@ def test_a_lock_dies_with_its_holder(
     options["oci_runtime"] = slow_runtime(script, oci_path, "create", 3, mark)
     child = python("rt = Runtime(**options); rt.run(box, ['sleep', '1000'])")
     await_file(mark)
-    (container_id,) = os.listdir(f"{dirs.static}/storage/overlay-containers")
+    (container_id,) = containers_of(dirs)
     lock = LockFile(f"{dirs.tmp}/lock/{container_id}")
     with pytest.raises(LockTimeout) as caught:
         lock.lock(0.05)

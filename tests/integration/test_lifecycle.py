@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Dirs, await_output
+from conftest import Dirs, await_output, containers_of
 from libpod import (
     Container,
     ContainerExists,
@@ -103,7 +103,9 @@ def test_init_creates_it_in_the_oci_runtime(rt: Runtime, box: Spec) -> None:
         assert json.load(file)["process"]["args"] == SLEEP
     seen = oci_state(rt, c)
     assert (seen["status"], seen["pid"]) == ("created", c.state.pid)
-    with open(f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/pidfile", encoding="ascii") as file:
+    with open(
+        f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/pidfile", encoding="ascii"
+    ) as file:
         assert int(file.read()) == c.state.pid
     assert c.id[:12] in repr(c) and c.name in repr(c) and "created" in repr(c)
     c.remove()
@@ -127,7 +129,7 @@ def test_start_from_configured_created_and_stopped(rt: Runtime, box: Spec) -> No
     c.start()
     assert c.wait() == 3
     first = c.state
-    assert first.status is Status.STOPPED and str(first.status) == "exited"
+    assert first.status is Status.EXITED and str(first.status) == "exited"
     assert first.started is not None and first.finished is not None
     assert before - 1 < first.started <= time.time() + 1
     assert first.started - 1 < first.finished <= time.time() + 1
@@ -162,7 +164,7 @@ def test_a_start_that_fails_ends_the_container(rt: Runtime, box: Spec) -> None:
         c.start()
     assert caught.value.phase == "start"
     assert caught.value.container_id == c.id
-    assert c.state.status is Status.STOPPED
+    assert c.state.status is Status.EXITED
     assert caught.value.detail
     c.remove()
     assert is_gone(rt, c)
@@ -254,7 +256,7 @@ def test_stop_lets_it_end_by_itself(rt: Runtime, box: Spec) -> None:
     c.stop()
     assert time.monotonic() - began < 8
     assert c.wait() == 5
-    assert c.state.status is Status.STOPPED
+    assert c.state.status is Status.EXITED
 
 
 def test_stop_just_after_the_start_is_for_the_command(rt: Runtime, box: Spec) -> None:
@@ -295,7 +297,7 @@ def test_stop_of_a_created_container_does_not_wait_for_the_grace(rt: Runtime, bo
     began = time.monotonic()
     c.stop()
     assert time.monotonic() - began < 8
-    assert c.state.status is Status.STOPPED
+    assert c.state.status is Status.EXITED
 
 
 def test_stop_in_the_wrong_state(rt: Runtime, box: Spec) -> None:
@@ -536,7 +538,7 @@ def test_names(rt: Runtime, box: Spec, dirs: Dirs) -> None:
         with pytest.raises(InvalidArgument, match="name"):
             rt.create(box, SLEEP, name=name)
     assert {c.name for c in rt.get_containers()} == {"from-spec", "wins"}
-    assert len(os.listdir(f"{dirs.static}/storage/overlay-containers")) == 2
+    assert len(containers_of(dirs)) == 2
     assert len(os.listdir(f"{dirs.tmp}/lock")) == 2
 
 

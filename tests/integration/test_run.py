@@ -18,7 +18,7 @@ import pytest
 
 import libpod
 from census import processes
-from conftest import Dirs, Said
+from conftest import Dirs, Said, containers_of
 from libpod import (
     ContainerExists,
     ContainerFailed,
@@ -218,7 +218,7 @@ def test_a_lost_container_of_the_lower_layer(rt: Runtime, box: Spec, said: Said)
     c = rt.start(box, SLEEP)
     os.kill(monitor_of(c.id), signal.SIGKILL)
     assert c.wait() == -1
-    assert (c.state.status, c.state.exit_code) == (libpod.Status.STOPPED, -1)
+    assert (c.state.status, c.state.exit_code) == (libpod.Status.EXITED, -1)
     c.start()  # and it can be started again
     c.stop()
     assert c.wait() == 137
