@@ -270,7 +270,9 @@ class Store:
             for name in layer["names"]
             if (key := layers.names.get(name)) in layers.texts
         ]
-        with ExitStack() as undo:
+        with ExitStack() as undo:  # from the last to the first
+            undo.callback(_forget, self._containers, container_id)
+            undo.callback(_forget, self._layers, layer["id"])
             undo.callback(self._overlay.remove, layer["id"])
             self._overlay.make(layer["id"], layer.get("parent", ""))
             reach("storage.create.layer-made")
@@ -285,11 +287,11 @@ class Store:
             ):
                 prepared.append(table.prepare(version))
                 undo.callback(prepared[-1].drop)
+            for ready in prepared:
+                ready.commit()
+            self._sync()
+            reach("storage.create.end")
             undo.pop_all()
-        for ready in prepared:
-            ready.commit()
-        self._sync()
-        reach("storage.create.end")
 
     # --- change and removal ------------------------------------------------------------
 
@@ -552,6 +554,13 @@ class Store:
 def _read(table: Table) -> Snapshot:
     with translated(f"cannot read {table.path}"):
         return table.read()
+
+
+def _forget(table: Table, key: str) -> None:
+    """Takes a record that came into force out again.  Under the table's lock."""
+    snapshot = table.read()
+    if key in snapshot.texts:
+        table.replace(snapshot.without([key]))
 
 
 # --- directories -----------------------------------------------------------------------------
