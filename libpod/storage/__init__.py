@@ -14,7 +14,8 @@ from libpod.storage.errors import (
     StorageError,
     StorageFull,
 )
-from libpod.storage.store import Layer, StorageContainer, Store, Unowned
+from libpod.storage.records import Layer, StorageContainer
+from libpod.storage.store import Store, Unowned
 
 __all__ = [
     "CorruptStorage",

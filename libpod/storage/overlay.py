@@ -94,6 +94,16 @@ class Overlay:
         reach("storage.delete.link")
         remove_tree(place)
 
+    def remove_if_empty(self, layer_id: str) -> None:
+        """Removes a layer in which there is no file."""
+        try:
+            with os.scandir(f"{self.home}/{layer_id}/diff") as entries:
+                if next(entries, None) is not None:
+                    return
+        except FileNotFoundError:
+            pass
+        self.remove(layer_id)
+
     def remove_link(self, link: str) -> None:
         try:
             os.unlink(f"{self.home}/{LINKS}/{link}")

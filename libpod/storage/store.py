@@ -23,7 +23,6 @@ and nothing here mounts.  What a crash leaves at each step:
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
@@ -31,13 +30,13 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from libpod import rundir
 from libpod.errors import InvalidArgument, NoSuchImage, RuntimeDirError, Unsupported
 from libpod.failpoint import reach
 from libpod.names import new_id, valid_name
-from libpod.state.fields import format_time, parse_time
+from libpod.state.fields import format_time
 from libpod.storage.errors import (
     DuplicateID,
     DuplicateName,
@@ -46,6 +45,15 @@ from libpod.storage.errors import (
     translated,
 )
 from libpod.storage.overlay import LINKS, Overlay
+from libpod.storage.records import (
+    Layer,
+    StorageContainer,
+    container_of,
+    layer_of,
+    layers_in_use,
+    new_record,
+    without_name,
+)
 from libpod.storage.status import overlay_status
 from libpod.storage.table import Members, Prepared, Snapshot, Table
 from libpod.storage.trees import remove_tree
@@ -56,46 +64,6 @@ LOCK_TIMEOUT_S = 60.0
 
 _ID = re.compile("[0-9a-f]{64}")
 _USERDATA = "userdata"
-
-
-class StorageContainer(NamedTuple):
-    """A container of the store.
-
-    Attributes:
-        image_id: "" for a root file system of its own.
-        layer_id: its layer for writing.
-        metadata: what the program that made it wrote about it: for podman's and ours
-            a JSON object with image-name, image-id, name and created-at.
-        created: nanoseconds since the epoch, None where nobody said.
-    """
-
-    id: str
-    names: tuple[str, ...]
-    image_id: str
-    layer_id: str
-    metadata: str
-    created: int | None
-
-    @property
-    def name(self) -> str:
-        """Its first name; "" where it has none."""
-        return self.names[0] if self.names else ""
-
-
-class Layer(NamedTuple):
-    """A layer of an image or of a container; members as of `StorageContainer`.
-
-    Attributes:
-        parent_id: the layer that it stands on, "" for none.
-        incomplete: a crash left it half made or half removed.
-    """
-
-    id: str
-    names: tuple[str, ...]
-    parent_id: str
-    created: int | None
-    incomplete: bool
-
 
 UnownedKind = Literal[
     "layer", "layer-directory", "layer-link", "container", "container-directory",
@@ -126,15 +94,22 @@ class Store:
     Cheap to make, and there is nothing to close: between two calls it holds no lock
     and no descriptor.  Any thread may use it, and so may a forked child.
 
-    All calls that change something wait up to a minute for each lock.  Errors common
-    to all calls: `LockTimeout` (names the holder), `CorruptStorage`, `StorageFull`,
+    All calls that change something wait up to `lock_timeout` seconds for each lock.
+    Errors common to all calls: `LockTimeout` (names the holder), `CorruptStorage`, `StorageFull`,
     `SystemCallError`.
     """
 
     __slots__ = ("_containers", "_images", "_layers", "_mounts", "_overlay",
-                 "driver", "graph_root", "run_root")  # fmt: skip
+                 "_patience", "driver", "graph_root", "run_root")  # fmt: skip
 
-    def __init__(self, graph_root: str, run_root: str, driver: str = "overlay") -> None:
+    def __init__(
+        self,
+        graph_root: str,
+        run_root: str,
+        driver: str = "overlay",
+        *,
+        lock_timeout: float = LOCK_TIMEOUT_S,
+    ) -> None:
         """Makes the directories that are missing, with podman's modes.
 
         Raises:
@@ -155,6 +130,7 @@ class Store:
         self.graph_root = os.path.normpath(graph_root)
         self.run_root = os.path.normpath(run_root)
         self.driver = driver
+        self._patience = lock_timeout
         graph, run = f"{self.graph_root}/{driver}", f"{self.run_root}/{driver}"
         self._overlay = Overlay(graph)
         self._layers = Table(f"{graph}-layers", "layers", (f"{graph}-layers", f"{run}-layers"))
@@ -185,15 +161,15 @@ class Store:
             NoSuchStorageContainer: there is none.
         """
         with translated(f"cannot read {self._containers.path}"):
-            return _container(self._known(self._containers.find(container_id), container_id))
+            return container_of(self._known(self._containers.find(container_id), container_id))
 
     def containers(self) -> list[StorageContainer]:
         """All containers, also those of other programs.  Takes no lock."""
-        return [_container(record) for record in _read(self._containers).records.values()]
+        return [container_of(record) for record in _read(self._containers).records.values()]
 
     def layers(self) -> list[Layer]:
         """All layers, also those of images.  Takes no lock."""
-        return [_layer(record) for record in _read(self._layers).records.values()]
+        return [layer_of(record) for record in _read(self._layers).records.values()]
 
     def container_count(self) -> int:
         return len(_read(self._containers).records)
@@ -259,9 +235,9 @@ class Store:
             layer = {"id": new_id(), "names": [f"{name}-layer"], "created": format_time(now)}
             if parent_id:
                 layer["parent"] = parent_id
-            record = _new_record(container_id, name, str(layer["id"]), image_id, image_name, now)
+            record = new_record(container_id, name, str(layer["id"]), image_id, image_name, now)
             self._add(containers.put(record), layer, container_id)
-        return _container(record)
+        return container_of(record)
 
     def _refuse_duplicates(self, containers: Snapshot, container_id: str, name: str) -> None:
         if container_id in containers.records:
@@ -290,34 +266,32 @@ class Store:
         # As in podman a layer's name goes to whoever has it last: the layer of a
         # container that was renamed still has the old one.
         former = [
-            _without_name(layers.records[key], name)
+            without_name(layers.records[key], name)
             for name in layer["names"]
             if (key := layers.names.get(name)) in layers.texts
         ]
-        try:
+        with ExitStack() as undo:  # from the last to the first
+            undo.callback(_forget, self._containers, container_id)
+            undo.callback(_forget, self._layers, layer["id"])
+            undo.callback(self._overlay.remove, layer["id"])
             self._overlay.make(layer["id"], layer.get("parent", ""))
             reach("storage.create.layer-made")
             for path in (self.container_dir(container_id), self.container_run_dir(container_id)):
                 _make_userdata(path)
+                undo.callback(_remove_empty, os.path.dirname(path))
                 reach("storage.create.directory")
-            prepared.append(self._containers.prepare(containers))
-            prepared.append(self._layers.prepare(layers.put(*former, layer)))
-        except BaseException:
-            self._undo(prepared, layer["id"], container_id)
-            raise
-        for version in prepared:
-            version.commit()
-        self._sync()
-        reach("storage.create.end")
-
-    def _undo(self, prepared: list[Prepared], layer_id: str, container_id: str) -> None:
-        try:
-            for version in prepared:
-                version.drop()
-            self._overlay.remove(layer_id)
-            self._remove_directories(container_id)
-        except OSError as error:
-            log.warning("a creation that failed left something to repair(): %s", error)
+            prepared = []
+            for table, version in (
+                (self._containers, containers),
+                (self._layers, layers.put(*former, layer)),
+            ):
+                prepared.append(table.prepare(version))
+                undo.callback(prepared[-1].drop)
+            for ready in prepared:
+                ready.commit()
+            self._sync()
+            reach("storage.create.end")
+            undo.pop_all()
 
     # --- change and removal ------------------------------------------------------------
 
@@ -388,8 +362,8 @@ class Store:
         layers = self._layers.read()
         if layer_id not in layers.texts:
             return False
-        others = _referred(self._images.read(), self._containers.read().without([container_id]))
-        others.update(record.get("parent") for record in layers.records.values())
+        containers = self._containers.read().without([container_id])
+        others = layers_in_use(self._images.read(), containers, layers)
         if layer_id in others:
             log.warning("the layer %s of %s is kept: it is in use", layer_id, container_id)
         return layer_id not in others
@@ -424,7 +398,7 @@ class Store:
         """Drops the count of a layer that was mounted when its machine or its mounter died."""
         if layer_id not in self._mounts.read().records:
             return
-        with self._mounts.lock().held(LOCK_TIMEOUT_S):
+        with self._mounts.lock().held(self._patience):
             self._mounts.replace(self._mounts.read().without([layer_id]))
 
     def _remove_directories(self, container_id: str) -> None:
@@ -438,14 +412,17 @@ class Store:
         """Removes what crashes left and nobody can need.
 
         That is: layers flagged incomplete, which podman removes as well when it opens
-        the store to write; directories and links of layers without a record; the
-        empty directories of containers without a record; files that never came into
-        force.  The rest of `unowned()` is left to its reader's judgement.
+        the store to write; layers on the disk without a record and without a file in
+        them; links that lead nowhere; the empty directories of containers without a
+        record; files that never came into force.  The rest of `unowned()` is left to
+        its reader's judgement.
         """
         with translated("cannot repair the container store"), self._changing(images=True):
             for found in self._unowned():
-                if found.kind in ("layer-directory", "layer-link", "temporary"):
+                if found.kind in ("layer-link", "temporary"):
                     self._remove(found)
+                elif found.kind == "layer-directory":
+                    self._overlay.remove_if_empty(found.name)
                 elif found.kind in ("container-directory", "container-run-directory"):
                     _remove_empty(self._container_place(found))
 
@@ -496,29 +473,18 @@ class Store:
     def _unowned(self) -> list[Unowned]:
         """Under the locks of all three tables."""
         layers, containers = self._layers.read(), self._containers.read()
-        owned = _referred(self._images.read(), containers)
-        owned.update(record.get("parent") for record in layers.records.values())
+        owned = layers_in_use(self._images.read(), containers, layers)
         found = [
-            Unowned("layer", key, _layer(layers.records[key]).created or 0)
+            Unowned("layer", key, layer_of(layers.records[key]).created or 0)
             for key in layers.texts
             if key not in owned or key in layers.incomplete
         ]
         found += [
-            Unowned("container", key, _container(record).created or 0)
+            Unowned("container", key, container_of(record).created or 0)
             for key, record in containers.records.items()
             if key in containers.texts and record.get("layer") not in layers.records
         ]
-        home = self._overlay.home
-        found += [
-            Unowned("layer-directory", key, _modified(f"{home}/{key}"))
-            for key in self._overlay.layers()
-            if key not in layers.records
-        ]
-        found += [
-            Unowned("layer-link", link, _modified(f"{home}/{LINKS}/{link}"))
-            for link, key in self._overlay.links()
-            if key not in layers.records
-        ]
+        found += self._unowned_on_disk(layers)
         places: tuple[tuple[UnownedKind, str], ...] = (
             ("container-directory", self._containers.directory),
             ("container-run-directory", f"{self.run_root}/{self.driver}-containers"),
@@ -532,6 +498,20 @@ class Store:
         for table in (self._layers, self._images, self._containers):
             found += [Unowned("temporary", path, _modified(path)) for path in table.temporaries()]
         return found
+
+    def _unowned_on_disk(self, layers: Snapshot) -> Iterator[Unowned]:
+        lost = layers_in_use(self._images.read()).difference(layers.records)
+        if lost:
+            # Records of layers are missing: what is on the disk may be theirs.
+            log.warning("%s lacks layers of images: %s", self._layers.path, ", ".join(sorted(lost)))
+            return
+        home = self._overlay.home
+        for key in self._overlay.layers():
+            if key not in layers.records:
+                yield Unowned("layer-directory", key, _modified(f"{home}/{key}"))
+        for link, key in self._overlay.links():
+            if key not in layers.records and not os.path.lexists(f"{home}/{key}"):
+                yield Unowned("layer-link", link, _modified(f"{home}/{LINKS}/{link}"))
 
     # --- one pass ----------------------------------------------------------------------------
 
@@ -547,7 +527,7 @@ class Store:
                 if table is not None:
                     lock = table.lock()
                     held.callback(lock.close)
-                    held.enter_context(lock.held(LOCK_TIMEOUT_S, shared=alike))
+                    held.enter_context(lock.held(self._patience, shared=alike))
             if not shared:
                 self._finish_incomplete()
             yield
@@ -571,75 +551,16 @@ class Store:
         self._containers.sync()
 
 
-# --- records ---------------------------------------------------------------------------------
-
-
-def _new_record(
-    container_id: str, name: str, layer_id: str, image_id: str, image_name: str, now: int
-) -> Members:
-    metadata = {
-        "image-name": image_name,
-        "image-id": image_id,
-        "name": name,
-        "created-at": now // 1_000_000_000,
-    }
-    return {
-        "id": container_id,
-        "names": [name],
-        "image": image_id,
-        "layer": layer_id,
-        "metadata": json.dumps(metadata, separators=(",", ":")),
-        "created": format_time(now),
-        "flags": {"MountLabel": "", "ProcessLabel": ""},
-    }
-
-
-def _without_name(record: Members, name: str) -> Members:
-    names = [other for other in record["names"] if other != name]
-    members = {**record, "names": names}
-    return members if names else {key: members[key] for key in members if key != "names"}
-
-
-def _container(record: Members) -> StorageContainer:
-    return StorageContainer(
-        record["id"],
-        tuple(record.get("names") or ()),
-        str(record.get("image") or ""),
-        str(record.get("layer") or ""),
-        str(record.get("metadata") or ""),
-        _time(record),
-    )
-
-
-def _layer(record: Members) -> Layer:
-    return Layer(
-        record["id"],
-        tuple(record.get("names") or ()),
-        str(record.get("parent") or ""),
-        _time(record),
-        bool((record.get("flags") or {}).get("incomplete")),
-    )
-
-
-def _time(record: Members) -> int | None:
-    try:
-        return parse_time(record.get("created") or "")
-    except (ValueError, TypeError):
-        return None
-
-
-def _referred(images: Snapshot, containers: Snapshot) -> set[Any]:
-    """The layers that an image or a container has as its own."""
-    used: set[Any] = {record.get("layer") for record in containers.records.values()}
-    for image in images.records.values():
-        used.add(image.get("layer"))
-        used.update(image.get("mapped-layers") or ())
-    return used
-
-
 def _read(table: Table) -> Snapshot:
     with translated(f"cannot read {table.path}"):
         return table.read()
+
+
+def _forget(table: Table, key: str) -> None:
+    """Takes a record that came into force out again.  Under the table's lock."""
+    snapshot = table.read()
+    if key in snapshot.texts:
+        table.replace(snapshot.without([key]))
 
 
 # --- directories -----------------------------------------------------------------------------
