@@ -70,7 +70,7 @@ class _Lock(Handle):
             raise self._failure(failure, "cannot open the lock file")
 
     def _wait(self, timeout: float | None, shared: bool) -> None:
-        failure = self._await(shared, _deadline(timeout))
+        failure = self._await(shared, deadline(timeout))
         if failure and failure[0] == _lock.TIMEOUT:
             raise self._timeout(timeout)
         if failure:
@@ -137,7 +137,7 @@ class _Lock(Handle):
 
     def _timeout(self, timeout: float | None) -> LockTimeout:
         pid = _holder(self.path)
-        who = "an unknown process" if pid is None else _process(pid)
+        who = "an unknown process" if pid is None else process(pid)
         return LockTimeout(
             f"{self.path} was not free within {timeout:g} s: it is held by {who}",
             holder=pid,
@@ -241,7 +241,7 @@ os.register_at_fork(
 # --- time-outs ---------------------------------------------------------------------
 
 
-def _deadline(timeout: float | None) -> int:
+def deadline(timeout: float | None) -> int:
     """The end of a wait that begins now, for C."""
     if timeout is None or timeout >= _FOREVER_S:
         return _lock.FOREVER
@@ -250,7 +250,7 @@ def _deadline(timeout: float | None) -> int:
     return time.monotonic_ns() + int(max(timeout, 0) * 1e9)
 
 
-def _process(pid: int) -> str:
+def process(pid: int) -> str:
     if pid == os.getpid():
         return f"this process (pid {pid})"
     try:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from libpod import rundir
 from libpod.errors import (
@@ -26,7 +26,6 @@ from libpod.errors import (
     InternalError,
     InvalidArgument,
     LockTaken,
-    NotBuilt,
     SystemCallError,
     UsedAfterFork,
 )
@@ -179,7 +178,9 @@ def open_manager(
         return FlockManager(os.path.join(tmp_dir, "lock"))
     if kind == FILE:
         return FileManager(os.path.join(tmp_dir, "locks"))
-    raise NotBuilt("locks in shared memory")
+    from libpod.shmlocks import ShmManager, default_path
+
+    return ShmManager(shm_path or default_path(rootless_uid), num_locks)
 
 
 # --- which kind --------------------------------------------------------------------
@@ -255,29 +256,39 @@ class Held:
 
 
 class Manager:
-    """What has a life time: open, closed, or of the process that this one was forked from."""
+    """What has a life time: open, closed, or of the process that this one was forked from.
 
-    __slots__ = ("_closed", "_forks", "where")
+    Attributes:
+        where: the directory or file of the locks.
+        taken: what is held, by the lock's name and thread: through which object,
+            and what was taken.  A thread touches its own keys only.
+    """
+
+    __slots__ = ("_closed", "_forks", "taken", "where")
+
+    taken: dict[tuple[str, int], tuple[Lock, Any]]
 
     def __init__(self, where: str) -> None:
         self.where = where
+        self.taken = {}
         self._closed = False
         self._forks = _forks
 
     @property
     def inherited(self) -> bool:
+        """Whether it is the parent's, and this is a forked child."""
         return self._forks != _forks
 
-    def check(self, what: str = "") -> None:
+    def check(self) -> None:
         """Raises where it is closed or inherited."""
-        self.check_fork(what)
+        self.check_fork()
         if self._closed:
             raise Closed(f"the locks in {self.where} were closed")
 
-    def check_fork(self, what: str = "") -> None:
-        if self._forks != _forks:
+    def check_fork(self) -> None:
+        if self.inherited:
             raise UsedAfterFork(
-                f"the lock {what or self.where} belongs to the parent process",
+                f"the locks in {self.where} belong to the parent process",
                 remedy="open a new runtime in the child",
             )
 
@@ -285,19 +296,75 @@ class Manager:
         self._closed = True
 
 
-def not_held(what: str) -> InternalError:
-    return InternalError(
-        f"this thread does not hold the lock {what}",
-        fault="job",
-        remedy="release a lock in the thread that took it, and once",
-    )
+class Lock:
+    """What the locks of all kinds have in common (see `ObjectLock`)."""
 
+    __slots__ = ("_closed", "_manager", "lock_id", "name", "object_id")
 
-def held_already(what: str) -> InternalError:
-    return InternalError(
-        f"this thread holds the lock {what} already",
-        remedy="a lock is not re-entrant: take it once",
-    )
+    def __init__(self, manager: Manager, object_id: str, lock_id: int, name: str) -> None:
+        self._manager = manager
+        self.object_id = object_id
+        self.lock_id = lock_id
+        self.name = name
+        self._closed = False
+
+    def lock(self, timeout: float | None = None) -> None:
+        key = self.name, threading.get_ident()
+        self._manager.check()
+        if self._closed:
+            raise Closed(f"the lock {self.name} was closed")
+        # What is in `taken` is not held where `unlock()` was interrupted half-way.
+        if key in self._manager.taken and self._holds(self._manager.taken[key][1]):
+            raise InternalError(
+                f"this thread holds the lock {self.name} already",
+                remedy="a lock is not re-entrant: take it once",
+            )
+        self._take(key, timeout)
+
+    def unlock(self) -> None:
+        self._release(self._mine())
+        del self._manager.taken[self.name, threading.get_ident()]
+
+    def held(self, timeout: float | None = None) -> Held:
+        return Held(self, timeout)
+
+    def free(self) -> None:
+        self._free(self._mine())
+
+    def close(self) -> None:
+        self._closed = True
+        key = self.name, threading.get_ident()
+        if not self._manager.inherited and self._manager.taken.get(key, (None,))[0] is self:
+            self.unlock()
+
+    def _mine(self) -> Any:
+        """What this thread took through this object."""
+        self._manager.check_fork()
+        holder, token = self._manager.taken.get((self.name, threading.get_ident()), (None, None))
+        if holder is not self:
+            raise InternalError(
+                f"this thread does not hold the lock {self.name}",
+                fault="job",
+                remedy="release a lock in the thread that took it, and once",
+            )
+        return token
+
+    def _take(self, key: tuple[str, int], timeout: float | None) -> None:
+        """Takes the lock and notes it in `taken`, both or neither, whatever interrupts."""
+        raise NotImplementedError
+
+    def _holds(self, token: Any) -> bool:
+        """Whether this thread still holds what is in `taken`."""
+        raise NotImplementedError
+
+    def _release(self, token: Any) -> None:
+        raise NotImplementedError
+
+    def _free(self, token: Any) -> None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
 
 
 # --- a file for each lock --------------------------------------------------------------
@@ -306,15 +373,7 @@ def held_already(what: str) -> InternalError:
 class _PathManager(Manager):
     """Locks that are files of a directory."""
 
-    __slots__ = ("taken",)
-
-    taken: dict[tuple[str, int], tuple[PathLock, LockFile | RecordLock]]
-    """By path and thread: what is held, and through which object.  A thread
-    touches its own keys only."""
-
-    def __init__(self, directory: str) -> None:
-        super().__init__(directory)
-        self.taken = {}
+    __slots__ = ()
 
     def _path(self, name: str | int) -> str:
         return os.path.join(self.where, str(name))
@@ -340,72 +399,36 @@ class _PathManager(Manager):
                 raise _failed("remove", self._path(name), error) from error
 
 
-class PathLock:
-    """The lock of an object that is a file (see `ObjectLock`)."""
+class PathLock(Lock):
+    """The lock of an object that is a file; what is taken is the open file."""
 
-    __slots__ = ("_closed", "_manager", "lock_id", "object_id", "path")
+    __slots__ = ()
 
-    def __init__(self, manager: _PathManager, object_id: str, lock_id: int, path: str) -> None:
-        self._manager = manager
-        self.object_id = object_id
-        self.lock_id = lock_id
-        self.path = path
-        self._closed = False
+    _manager: _PathManager
 
-    def lock(self, timeout: float | None = None) -> None:
-        taken, key = self._manager.taken, (self.path, threading.get_ident())
-        self._manager.check(self.path)
-        if self._closed:
-            raise Closed(f"the lock {self.path} was closed")
-        if key in taken and _still_held(taken[key][1]):
-            raise held_already(self.path)
-        file = self._manager.opened(self.path)
+    def _take(self, key: tuple[str, int], timeout: float | None) -> None:
+        file = self._manager.opened(self.name)
         # A signal handler may raise at any moment: then the lock is free, or in `taken`.
         try:
             file.lock(timeout)
-            taken[key] = self, file
+            self._manager.taken[key] = self, file
         except BaseException:
             file.close()
             raise
 
-    def unlock(self) -> None:
-        self._manager.check_fork(self.path)
-        self._mine().close()  # which releases it
-        del self._manager.taken[self.path, threading.get_ident()]
+    def _holds(self, file: LockFile | RecordLock) -> bool:
+        try:
+            return file.try_lock()
+        except InternalError:
+            return True
+        except Closed:
+            return False
 
-    def held(self, timeout: float | None = None) -> Held:
-        return Held(self, timeout)
+    def _release(self, file: LockFile | RecordLock) -> None:
+        file.close()
 
-    def free(self) -> None:
-        self._manager.check_fork(self.path)
-        self._mine().remove()
-
-    def close(self) -> None:
-        self._closed = True
-        if not self._manager.inherited:
-            holder, file = self._manager.taken.get((self.path, threading.get_ident()), (None, None))
-            if holder is self and file is not None:
-                self.unlock()
-
-    def _mine(self) -> LockFile | RecordLock:
-        holder, file = self._manager.taken.get((self.path, threading.get_ident()), (None, None))
-        if holder is not self or file is None:
-            raise not_held(self.path)
-        return file
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path!r})"
-
-
-def _still_held(file: LockFile | RecordLock) -> bool:
-    """Whether this thread holds it; not, where `unlock()` was interrupted half-way."""
-    try:
-        file.try_lock()
-    except Closed:
-        return False
-    except InternalError:
-        return True
-    return True
+    def _free(self, file: LockFile | RecordLock) -> None:
+        file.remove()
 
 
 def _failed(doing: str, path: str, error: OSError) -> SystemCallError:
@@ -485,7 +508,7 @@ class FileManager(_PathManager):
         self.check()
         opened = self.open(object_id, lock_id)
         if not self._made(lock_id):
-            raise LockTaken(f"lock {lock_id} of {object_id} is taken already: {opened.path}")
+            raise LockTaken(f"lock {lock_id} of {object_id} is taken already: {opened.name}")
         return opened
 
     def open(self, object_id: str, lock_id: int) -> PathLock:
