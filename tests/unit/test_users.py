@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from libpod import users
-from libpod.errors import InvalidArgument
-from libpod.users import User, lookup
+from libpod import rootdir, users
+from libpod.errors import InvalidArgument, SystemCallError
+from libpod.rootdir import RootDir
+from libpod.users import User, groups, lookup
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh
@@ -33,6 +34,11 @@ twice:x:1001:app
 bad:x:ten:app
 empty:x:70
 """
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["openat2", "walk"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rootdir, "openat2", request.param)
 
 
 @pytest.fixture
@@ -93,6 +99,26 @@ def test_podmans_rules(root: str, user: str | None, expected: User) -> None:
 def test_unknown_users(root: str, user: str, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         lookup(root, user)
+
+
+def test_groups(root: str) -> None:
+    assert groups(root, ["staff", "60", "77", "app", "staff", "50"]) == (50, 60, 77, 1001)
+    assert groups(root, []) == ()
+    with pytest.raises(InvalidArgument, match="unable to find group nosuch"):
+        groups(root, ["staff", "nosuch"])
+    with pytest.raises(InvalidArgument, match="user and group IDs are 0 to 2147483647"):
+        groups(root, ["2147483648"])
+
+
+def test_an_open_root_is_used_and_left_open(root: str) -> None:
+    with RootDir(root) as inside:
+        os.rename(root, f"{root}.moved")
+        assert lookup(inside, "app").uid == 1000
+        assert groups(inside, iter(["staff"])) == (50,)
+        os.rename(f"{root}.moved", root)
+        inside.fileno()
+    with pytest.raises(SystemCallError, match="the root file system .*nosuch"):
+        lookup(f"{root}/nosuch", "0")
 
 
 def test_without_files(tmp_path: Path) -> None:
@@ -178,37 +204,6 @@ def test_only_regular_files_are_opened(root: str) -> None:
     passwd.rmdir()
     passwd.symlink_to("/")
     with pytest.raises(InvalidArgument, match="not a regular file"):
-        lookup(root, "app")
-
-
-def test_what_was_opened_counts(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file becomes a fifo between the look at its name and its opening."""
-    real_open = os.open
-
-    def swap(path: str, flags: int, *, dir_fd: int | None = None) -> int:
-        if path == "passwd":
-            Path(root, "etc/passwd").unlink()
-            os.mkfifo(Path(root, "etc/passwd"))
-        return real_open(path, flags, dir_fd=dir_fd)
-
-    monkeypatch.setattr(os, "open", swap)
-    with pytest.raises(InvalidArgument, match="not a regular file"):
-        lookup(root, "app")
-
-
-def test_a_link_planted_after_the_look_is_not_followed(
-    root: str, trap: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real_open = os.open
-
-    def swap(path: str, flags: int, *, dir_fd: int | None = None) -> int:
-        if path == "passwd":
-            Path(root, "etc/passwd").unlink()
-            Path(root, "etc/passwd").symlink_to(trap / "passwd")
-        return real_open(path, flags, dir_fd=dir_fd)
-
-    monkeypatch.setattr(os, "open", swap)
-    with pytest.raises(OSError, match="symbolic links"):
         lookup(root, "app")
 
 
