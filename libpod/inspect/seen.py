@@ -67,7 +67,7 @@ def current_spec(record: ContainerRecord) -> dict[str, Any]:
         except FileNotFoundError:
             log.debug("%s is gone, the record's spec is shown", path)
         except (OSError, ValueError) as error:
-            log.warning("the record's spec is shown, %s cannot be read: %s", path, error)
+            log.warning("the record's spec is shown instead of %s: %s", path, error)
     config = record.config
     return _decode_spec(config.spec_json, _NOT_SHOWN if config.user_volumes else _PLAIN)
 

@@ -233,7 +233,7 @@ def test_what_was_started(busybox: Podman, state: BoltState) -> None:  # noqa: F
     Path(killed.state.config_path).unlink()
     ours = shown(busybox, state, killed)
     assert "io.container.manager" not in ours["Config"]["Annotations"]
-    assert [d for d in differences(json.loads(busybox("inspect", "killed"))[0], ours)] == []
+    assert list(differences(json.loads(busybox("inspect", "killed"))[0], ours)) == []
 
 
 def _settle(podman: Podman, *names: str) -> None:  # noqa: F811
