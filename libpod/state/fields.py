@@ -100,7 +100,7 @@ class Field(Generic[T]):
     `nothing` is written for it: Go writes null for a list or table never made.
     """
 
-    __slots__ = ("always", "check", "empty", "json_name", "kind", "nothing")
+    __slots__ = ("always", "check", "empty", "json_name", "kind", "nothing", "zero")
 
     def __init__(
         self,
@@ -116,6 +116,7 @@ class Field(Generic[T]):
         self.always = always
         self.check = check
         made = empty()
+        self.zero = made
         self.nothing: Any = None if made in ([], {}) else self.dump(made)
 
     @overload
@@ -126,17 +127,12 @@ class Field(Generic[T]):
         if record is None:
             return self
         value = record.values.get(self.json_name)
-        return self.empty() if value is None else self.load(value)
+        return self.zero if value is None else value
 
     def __set__(self, record: Record, value: T) -> None:
         if record.frozen:
             raise AttributeError(f"{type(record).__name__} does not change: derive with but()")
         record.values[self.json_name] = self.dump(value)
-
-    def load(self, value: Any) -> T:
-        """From JSON's value to the member's."""
-        loaded: T = value
-        return loaded
 
     def dump(self, value: T) -> Any:
         """From the member's value to JSON's."""
@@ -168,7 +164,27 @@ class Collection(Field[T]):
         return value.copy() if isinstance(value, (list, dict)) else value
 
 
-class TimeField(Field["int | None"]):
+class Converted(Field[T]):
+    """A member whose value is not JSON's."""
+
+    __slots__ = ()
+
+    @overload
+    def __get__(self, record: None, owner: type[Record]) -> Self: ...
+    @overload
+    def __get__(self, record: Record, owner: type[Record]) -> T: ...
+    def __get__(self, record: Record | None, owner: type[Record]) -> Self | T:
+        if record is None:
+            return self
+        value = record.values.get(self.json_name)
+        return self.zero if value is None else self.load(value)
+
+    def load(self, value: Any) -> T:
+        """From JSON's value to the member's."""
+        raise NotImplementedError
+
+
+class TimeField(Converted["int | None"]):
     """A time: nanoseconds since the epoch, None for never."""
 
     __slots__ = ()
@@ -178,6 +194,10 @@ class TimeField(Field["int | None"]):
 
     def dump(self, value: int | None) -> str:
         return format_time(value)
+
+    def written(self, record: Record) -> str:
+        """As it is in the record, with the offset that whoever wrote it chose."""
+        return record.values.get(self.json_name) or ZERO_TIME
 
 
 def _in_range(low: int, high: int) -> Callable[[Any], bool]:

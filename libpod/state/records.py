@@ -19,7 +19,7 @@ from libpod.state.fields import (
     INT32,
     UINT32,
     UINT64,
-    Field,
+    Converted,
     Record,
     decode_object,
     encode_json,
@@ -90,7 +90,7 @@ def _is_status(value: Any) -> bool:
     return 0 <= int(value) <= ContainerStatus.STOPPING
 
 
-class _StatusField(Field[ContainerStatus]):
+class _StatusField(Converted[ContainerStatus]):
     __slots__ = ()
 
     def load(self, value: Any) -> ContainerStatus:
@@ -148,6 +148,7 @@ class ContainerConfig(Record):
     named_volumes = objects("namedVolumes")
     overlay_volumes = objects("overlayVolumes")
     image_volumes = objects("ctrImageVolumes")
+    secrets = objects("secrets")
     create_working_dir = flag("createWorkingDir")
     secrets_path = text("secretsPath", always=True)
     storage_options = tree("storageOpts", always=True)
@@ -251,6 +252,11 @@ class ContainerConfig(Record):
         if type(found) is not dict:
             raise ValueError("spec is not a JSON object")
         return found
+
+    @property
+    def spec_json(self) -> bytes:
+        """The spec as it is written, for those who want a part of it only."""
+        return self._spec_json
 
     @property
     def depends_on(self) -> list[str]:
