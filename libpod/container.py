@@ -211,7 +211,7 @@ class Container:
         return f"/proc/{state.pid}/ns/{kind}"
 
     def __repr__(self) -> str:
-        return f"<Container {self.name} {self.id[:12]}>"
+        return f"<Container {self.name} {self.id[:12]} {self._life.status}>"
 
     # --- verbs -------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class Container:
             )
         try:
             return self.state.exit_code
-        except ContainerRemoved:
+        except ContainerRemoved:  # by somebody who did not wait for us
             code = self._engine.state.exit_code(self.id)
             if code is None:
                 raise
@@ -316,7 +316,7 @@ class Container:
                     self._refuse(f"container {self.id} was never started")
                 return self._life.watched()
         except ContainerRemoved:
-            if self._engine.state.exit_code(self.id) is None:
+            if self._life.removed or self._engine.state.exit_code(self.id) is None:
                 raise
             return None
 
@@ -487,11 +487,18 @@ class Container:
             attach.resize(self.record.config.static_dir, height, width)
 
     def remove(self, force: bool = False) -> None:
-        """Removes it with all its files; `force` ends one that runs.
+        """Removes it with all its files; `force` ends one that runs.  One that is gone
+        already is no error, as in the original.
 
         Raises `ContainerStateInvalid` where it runs (without `force`) or is paused,
-        `ContainerExists` where others depend on it, `ContainerRemoved`.
+        `ContainerExists` where others depend on it.
         """
+        try:
+            self._remove(force)
+        except ContainerRemoved:
+            log.debug("container %s was removed before", self.id)
+
+    def _remove(self, force: bool) -> None:
         with self._locked():
             if self._is(Status.PAUSED):
                 self._refuse(f"container {self.id} is paused, cannot remove until unpaused")

@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
@@ -201,8 +200,7 @@ class Runtime:
         try:
             container.start(detach)
         except BaseException:
-            with suppress(ContainerRemoved):
-                container.remove(force=True)
+            container.remove(force=True)
             raise
         return container
 
@@ -267,12 +265,10 @@ class Runtime:
     def remove_container(self, container: Container, force: bool = False) -> None:
         """Removes a container and its files; `force` stops a running one first.
 
-        Raises as `Container.remove`; one that is gone already is no error, as in the
-        original.
+        Raises as `Container.remove`.
         """
         self._check()
-        with suppress(ContainerRemoved):
-            container.remove(force)
+        container.remove(force)
 
     def get_container(self, container_id: str) -> Container:
         """By full ID.  Raises `EmptyID`, `NoSuchContainer`, `NamespaceMismatch`."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Dirs, await_output, containers_of
+from conftest import Dirs, await_output, containers_of, remove_all
 from libpod import (
     Container,
     ContainerExists,
@@ -225,7 +225,7 @@ def test_many_wait_for_one(rt: Runtime, box: Spec) -> None:
 def test_an_exit_that_nobody_waits_for_is_cleared_up(rt: Runtime, box: Spec) -> None:
     c = rt.start(box, ["sh", "-c", "exit 4"])
     deadline = time.monotonic() + 20
-    while os.path.exists(f"{rt.paths.tmp_dir}/containers/{c.id}"):
+    while rt.state.container(c.id).state.status is not Status.EXITED:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     with pytest.raises(subprocess.CalledProcessError):
@@ -618,6 +618,12 @@ def test_shutdown_with_force_ends_all(options: dict[str, str], box: Spec) -> Non
     with pytest.raises(RuntimeStopped, match="has already been stopped"):
         runtime.shutdown()
     runtime.close()
+    with Runtime(**options) as again:
+        assert {c.state.status for c in again.get_containers()} <= {
+            Status.CONFIGURED,
+            Status.EXITED,
+        }
+        remove_all(again)
 
 
 def test_every_call_on_a_stopped_runtime_is_refused(options: dict[str, str], box: Spec) -> None:
@@ -642,6 +648,8 @@ def test_every_call_on_a_stopped_runtime_is_refused(options: dict[str, str], box
             call()
     assert runtime.get_config() is None
     runtime.close()  # idempotent
+    with Runtime(**options) as again:
+        remove_all(again)
 
 
 def test_two_runtimes_on_the_same_directories(options: dict[str, str], box: Spec) -> None:
