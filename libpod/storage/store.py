@@ -30,7 +30,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Literal, NamedTuple
 
 from libpod import rundir
 from libpod.errors import InvalidArgument, NoSuchImage, RuntimeDirError, Unsupported
@@ -57,6 +56,7 @@ from libpod.storage.records import (
 from libpod.storage.status import overlay_status
 from libpod.storage.table import Members, Prepared, Snapshot, Table
 from libpod.storage.trees import remove_tree
+from libpod.storage.unowned import Unowned, find_unowned
 
 log = logging.getLogger("libpod.storage")
 
@@ -64,28 +64,6 @@ LOCK_TIMEOUT_S = 60.0
 
 _ID = re.compile("[0-9a-f]{64}")
 _USERDATA = "userdata"
-
-UnownedKind = Literal[
-    "layer", "layer-directory", "layer-link", "container", "container-directory",
-    "container-run-directory", "temporary",
-]  # fmt: skip
-
-
-class Unowned(NamedTuple):
-    """Something in the store that nobody refers to, or that lacks its other half.
-
-    Attributes:
-        kind: "layer" (a record of no image and no container, or an incomplete
-            one), "layer-directory", "layer-link", "container" (a record without
-            its layer), "container-directory", "container-run-directory" or
-            "temporary" (a version of a file that never came into force).
-        name: the ID; of a link its name, of a temporary file its path.
-        modified: nanoseconds since the epoch; 0 where it is not known.
-    """
-
-    kind: UnownedKind
-    name: str
-    modified: int
 
 
 class Store:
@@ -472,46 +450,13 @@ class Store:
 
     def _unowned(self) -> list[Unowned]:
         """Under the locks of all three tables."""
-        layers, containers = self._layers.read(), self._containers.read()
-        owned = layers_in_use(self._images.read(), containers, layers)
-        found = [
-            Unowned("layer", key, layer_of(layers.records[key]).created or 0)
-            for key in layers.texts
-            if key not in owned or key in layers.incomplete
-        ]
-        found += [
-            Unowned("container", key, container_of(record).created or 0)
-            for key, record in containers.records.items()
-            if key in containers.texts and record.get("layer") not in layers.records
-        ]
-        found += self._unowned_on_disk(layers)
-        places: tuple[tuple[UnownedKind, str], ...] = (
-            ("container-directory", self._containers.directory),
-            ("container-run-directory", f"{self.run_root}/{self.driver}-containers"),
+        return find_unowned(
+            self._layers,
+            self._images,
+            self._containers,
+            self._overlay,
+            f"{self.run_root}/{self.driver}-containers",
         )
-        for kind, place in places:
-            found += [
-                Unowned(kind, key, _modified(f"{place}/{key}"))
-                for key in filter(_ID.fullmatch, os.listdir(place))
-                if key not in containers.records
-            ]
-        for table in (self._layers, self._images, self._containers):
-            found += [Unowned("temporary", path, _modified(path)) for path in table.temporaries()]
-        return found
-
-    def _unowned_on_disk(self, layers: Snapshot) -> Iterator[Unowned]:
-        lost = layers_in_use(self._images.read()).difference(layers.records)
-        if lost:
-            # Records of layers are missing: what is on the disk may be theirs.
-            log.warning("%s lacks layers of images: %s", self._layers.path, ", ".join(sorted(lost)))
-            return
-        home = self._overlay.home
-        for key in self._overlay.layers():
-            if key not in layers.records:
-                yield Unowned("layer-directory", key, _modified(f"{home}/{key}"))
-        for link, key in self._overlay.links():
-            if key not in layers.records and not os.path.lexists(f"{home}/{key}"):
-                yield Unowned("layer-link", link, _modified(f"{home}/{LINKS}/{link}"))
 
     # --- one pass ----------------------------------------------------------------------------
 
@@ -591,8 +536,11 @@ def _provide(path: str, mode: int) -> None:
 def _make_userdata(path: str) -> None:
     """A container's directory; what a container of this ID left is not taken over."""
     parent = os.path.dirname(path)
-    _remove_empty(parent)
-    os.mkdir(parent, 0o700)
+    try:
+        os.mkdir(parent, 0o700)
+    except FileExistsError:
+        _remove_empty(parent)
+        os.mkdir(parent, 0o700)
     os.mkdir(path, 0o700)
 
 
@@ -608,10 +556,3 @@ def _remove_empty(place: str) -> None:
                 raise
             log.info("%s is kept: it is not empty", path)
             return
-
-
-def _modified(path: str) -> int:
-    try:
-        return os.lstat(path).st_mtime_ns
-    except OSError:  # it is gone by now
-        return 0

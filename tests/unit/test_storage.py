@@ -277,6 +277,29 @@ def test_others_records_are_written_back_byte_by_byte(place: Path, store: Store)
     assert json.loads(table(place, "layers").read_text()) == json.loads(FOREIGN_LAYERS)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"id":"a","x":[1,{"id":"b"}]}, {"id":"b"}]',
+        '[{"id":"a","x":[{},{"id":"b"}]} ,{"id":"b","y":1}]',
+        '[{"id":"a","x":[{},{"id":"b"}]},{ "id":"b"},{"id":"c"}]',
+        '[{"id":"a","x":"{"},{"id":"b","x":",{"}]',
+        '[{"x":1,"id":"a"},{"id":"b"}]',
+        '[{"id":"\\u0061"},{"id":"b"}]',
+    ],
+)
+def test_records_are_told_apart_whatever_is_in_them(place: Path, store: Store, text: str) -> None:
+    table(place, "layers").write_text(text)
+    made = store.create_container(new_id(), "web")
+    before = json.loads(text)
+    assert json.loads(table(place, "layers").read_text())[:-1] == before
+    store.discard(Unowned("layer", "b", 0))
+    assert records(place, "layers")[:-1] == [r for r in before if r["id"] != "b"]
+    store.discard(Unowned("layer", "a", 0))
+    store.delete_container(made.id)
+    assert [r["id"] for r in records(place, "layers")] == [r["id"] for r in before[2:]]
+
+
 def test_others_records_read(place: Path, store: Store) -> None:
     put_foreign(place)
     theirs = store.container("theirs")
@@ -624,6 +647,36 @@ def test_a_full_disk(place: Path, store: Store, monkeypatch: pytest.MonkeyPatch)
     assert store.containers() == [made]
     store.delete_container(made.id)
     assert on_disk(place) == set() != before
+
+
+@as_root
+def test_a_disk_that_is_really_full(place: Path) -> None:
+    disk = place / "disk"
+    disk.mkdir(0o700)
+    options = "size=64k,nr_inodes=100,mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], check=True)
+    try:
+        store = opened(disk)
+        made = store.create_container(new_id(), "web")
+        with pytest.raises(StorageFull):
+            for number in range(100):
+                store.create_container(new_id(), f"more-{number}")
+        count = len(store.containers())
+        filler = disk / "filler"
+        with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"x" * 512):
+                pass
+        before = on_disk(disk)
+        with pytest.raises(StorageFull):
+            store.create_container(new_id(), "other")
+        assert on_disk(disk) == before
+        assert len(opened(disk).containers()) == count
+        filler.unlink()
+        for container in store.containers():
+            store.delete_container(container.id)
+        store.create_container(made.id, "web")
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_lock_that_another_process_holds(place: Path, store: Store) -> None:
