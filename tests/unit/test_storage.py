@@ -448,6 +448,7 @@ def test_unowned_things_are_told_and_discarded(place: Path, store: Store) -> Non
 
 def test_what_has_an_owner_by_now_is_not_discarded(place: Path, store: Store) -> None:
     made = store.create_container(new_id(), "web")
+    store.discard(Unowned("container", made.id, 0))
     store.discard(Unowned("layer", made.layer_id, 0))
     store.discard(Unowned("layer-directory", made.layer_id, 0))
     store.discard(Unowned("container-directory", made.id, 0))
@@ -747,6 +748,16 @@ def test_a_mounted_layer_is_not_removed(place: Path, store: Store) -> None:
     assert mounts.read_text() == "[]"
     assert store.mount_count(made.layer_id) == 0
     assert on_disk(place) == set()
+
+
+def test_the_import_is_light() -> None:
+    program = "import sys, libpod.storage; print(*sys.modules)"
+    command = [sys.executable, "-S", "-c", program]
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(command, env={"PYTHONPATH": path}, check=True, capture_output=True)
+    loaded = set(done.stdout.decode().split())
+    heavy = "asyncio dataclasses inspect pathlib shutil socket subprocess tempfile urllib"
+    assert loaded.isdisjoint(heavy.split())
 
 
 # --- removing trees ------------------------------------------------------------------------
