@@ -15,7 +15,8 @@ from libpod.storage.errors import (
     StorageFull,
 )
 from libpod.storage.records import Layer, StorageContainer
-from libpod.storage.store import Store, Unowned
+from libpod.storage.store import Store
+from libpod.storage.unowned import Unowned, UnownedKind
 
 __all__ = [
     "CorruptStorage",
@@ -29,4 +30,5 @@ __all__ = [
     "StorageFull",
     "Store",
     "Unowned",
+    "UnownedKind",
 ]

@@ -30,7 +30,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Literal, NamedTuple
 
 from libpod import rundir
 from libpod.errors import InvalidArgument, NoSuchImage, RuntimeDirError, Unsupported
@@ -57,6 +56,7 @@ from libpod.storage.records import (
 from libpod.storage.status import overlay_status
 from libpod.storage.table import Members, Prepared, Snapshot, Table
 from libpod.storage.trees import remove_tree
+from libpod.storage.unowned import Unowned, find_unowned
 
 log = logging.getLogger("libpod.storage")
 
@@ -64,28 +64,6 @@ LOCK_TIMEOUT_S = 60.0
 
 _ID = re.compile("[0-9a-f]{64}")
 _USERDATA = "userdata"
-
-UnownedKind = Literal[
-    "layer", "layer-directory", "layer-link", "container", "container-directory",
-    "container-run-directory", "temporary",
-]  # fmt: skip
-
-
-class Unowned(NamedTuple):
-    """Something in the store that nobody refers to, or that lacks its other half.
-
-    Attributes:
-        kind: "layer" (a record of no image and no container, or an incomplete
-            one), "layer-directory", "layer-link", "container" (a record without
-            its layer), "container-directory", "container-run-directory" or
-            "temporary" (a version of a file that never came into force).
-        name: the ID; of a link its name, of a temporary file its path.
-        modified: nanoseconds since the epoch; 0 where it is not known.
-    """
-
-    kind: UnownedKind
-    name: str
-    modified: int
 
 
 class Store:
@@ -261,7 +239,6 @@ class Store:
         return str(image.get("layer") or "")
 
     def _add(self, containers: Snapshot, layer: Members, container_id: str) -> None:
-        prepared: list[Prepared] = []
         layers = self._layers.read()
         # As in podman a layer's name goes to whoever has it last: the layer of a
         # container that was renamed still has the old one.
@@ -280,16 +257,9 @@ class Store:
                 _make_userdata(path)
                 undo.callback(_remove_empty, os.path.dirname(path))
                 reach("storage.create.directory")
-            prepared = []
-            for table, version in (
-                (self._containers, containers),
-                (self._layers, layers.put(*former, layer)),
-            ):
-                prepared.append(table.prepare(version))
-                undo.callback(prepared[-1].drop)
-            for ready in prepared:
-                ready.commit()
-            self._sync()
+            _put_in_force(
+                (self._containers, containers), (self._layers, layers.put(*former, layer))
+            )
             reach("storage.create.end")
             undo.pop_all()
 
@@ -312,8 +282,7 @@ class Store:
             if containers.names.get(name) == container_id:
                 return
             self._refuse_name(containers, name)
-            self._containers.replace(containers.put({**record, "names": [name]}))
-            self._containers.sync()
+            _put_in_force((self._containers, containers.put({**record, "names": [name]})))
 
     def delete_container(self, container_id: str) -> None:
         """Removes the container, its layer and its directories, durably.
@@ -329,24 +298,16 @@ class Store:
             self._changing(images=True),
         ):
             containers = self._containers.read()
-            layer_id = str(
-                self._known(containers.records.get(container_id), container_id).get("layer") or ""
-            )
+            record = self._known(containers.records.get(container_id), container_id)
             self._refuse_volatile(containers, container_id)
             reach("storage.delete.begin")
-            own = self._is_own_layer(layer_id, container_id)
-            if own:
+            layer_id = container_of(record).layer_id
+            without = [(self._containers, containers.without([container_id]))]
+            if self._is_own_layer(layer_id, container_id):
                 self._remove_layer(layer_id)
+                without.insert(0, (self._layers, self._layers.read().without([layer_id])))
             self._remove_directories(container_id)
-            prepared = (
-                [self._layers.prepare(self._layers.read().without([layer_id]))] if own else []
-            )
-            prepared.append(
-                self._containers.prepare(self._containers.read().without([container_id]))
-            )
-            for version in prepared:
-                version.commit()
-            self._sync()
+            _put_in_force(*without)
             reach("storage.delete.end")
 
     def _refuse_volatile(self, containers: Snapshot, container_id: str) -> None:
@@ -395,7 +356,10 @@ class Store:
             pass
 
     def _forget_mount(self, layer_id: str) -> None:
-        """Drops the count of a layer that was mounted when its machine or its mounter died."""
+        """Drops the count of a layer that was mounted when its machine or its mounter died.
+
+        The lock of mountpoints.json is only ever taken inside that of layers.json.
+        """
         if layer_id not in self._mounts.read().records:
             return
         with self._mounts.lock().held(self._patience):
@@ -441,21 +405,27 @@ class Store:
     def discard(self, found: Unowned) -> None:
         """Removes something that `unowned()` told of, if it still has no owner."""
         if found.kind == "container":
-            try:
-                self.delete_container(found.name)
-            except NoSuchStorageContainer:
-                pass
+            self._discard_container(found.name)
             return
         with translated("cannot remove what nobody owns"), self._changing(images=True):
             now = [(other.kind, other.name) for other in self._unowned()]
             if (found.kind, found.name) in now:
                 self._remove(found)
 
+    def _discard_container(self, container_id: str) -> None:
+        record = _read(self._containers).records.get(container_id)
+        # A layer that is gone does not come back.
+        if record is None or container_of(record).layer_id in _read(self._layers).records:
+            return
+        try:
+            self.delete_container(container_id)
+        except NoSuchStorageContainer:  # somebody was faster
+            pass
+
     def _remove(self, found: Unowned) -> None:
         if found.kind == "layer":
             self._remove_layer(found.name)
-            self._layers.replace(self._layers.read().without([found.name]))
-            self._layers.sync()
+            _put_in_force((self._layers, self._layers.read().without([found.name])))
         elif found.kind == "layer-directory":
             self._overlay.remove(found.name)
         elif found.kind == "layer-link":
@@ -472,46 +442,13 @@ class Store:
 
     def _unowned(self) -> list[Unowned]:
         """Under the locks of all three tables."""
-        layers, containers = self._layers.read(), self._containers.read()
-        owned = layers_in_use(self._images.read(), containers, layers)
-        found = [
-            Unowned("layer", key, layer_of(layers.records[key]).created or 0)
-            for key in layers.texts
-            if key not in owned or key in layers.incomplete
-        ]
-        found += [
-            Unowned("container", key, container_of(record).created or 0)
-            for key, record in containers.records.items()
-            if key in containers.texts and record.get("layer") not in layers.records
-        ]
-        found += self._unowned_on_disk(layers)
-        places: tuple[tuple[UnownedKind, str], ...] = (
-            ("container-directory", self._containers.directory),
-            ("container-run-directory", f"{self.run_root}/{self.driver}-containers"),
+        return find_unowned(
+            self._layers,
+            self._images,
+            self._containers,
+            self._overlay,
+            f"{self.run_root}/{self.driver}-containers",
         )
-        for kind, place in places:
-            found += [
-                Unowned(kind, key, _modified(f"{place}/{key}"))
-                for key in filter(_ID.fullmatch, os.listdir(place))
-                if key not in containers.records
-            ]
-        for table in (self._layers, self._images, self._containers):
-            found += [Unowned("temporary", path, _modified(path)) for path in table.temporaries()]
-        return found
-
-    def _unowned_on_disk(self, layers: Snapshot) -> Iterator[Unowned]:
-        lost = layers_in_use(self._images.read()).difference(layers.records)
-        if lost:
-            # Records of layers are missing: what is on the disk may be theirs.
-            log.warning("%s lacks layers of images: %s", self._layers.path, ", ".join(sorted(lost)))
-            return
-        home = self._overlay.home
-        for key in self._overlay.layers():
-            if key not in layers.records:
-                yield Unowned("layer-directory", key, _modified(f"{home}/{key}"))
-        for link, key in self._overlay.links():
-            if key not in layers.records and not os.path.lexists(f"{home}/{key}"):
-                yield Unowned("layer-link", link, _modified(f"{home}/{LINKS}/{link}"))
 
     # --- one pass ----------------------------------------------------------------------------
 
@@ -546,14 +483,28 @@ class Store:
         if finished:
             self._layers.replace(layers.without(finished))
 
-    def _sync(self) -> None:
-        self._layers.sync()
-        self._containers.sync()
-
 
 def _read(table: Table) -> Snapshot:
     with translated(f"cannot read {table.path}"):
         return table.read()
+
+
+def _put_in_force(*versions: tuple[Table, Snapshot]) -> None:
+    """New versions, one after the other; all are on the disk before the first is in force.
+
+    The caller holds the locks.  When this returns they outlive a power cut.
+    """
+    prepared: list[Prepared] = []
+    try:
+        for table, version in versions:
+            prepared.append(table.prepare(version))
+        for ready in prepared:
+            ready.commit()
+    finally:
+        for done in prepared:
+            done.drop()
+    for table, _ in versions:
+        table.sync()
 
 
 def _forget(table: Table, key: str) -> None:
@@ -591,8 +542,11 @@ def _provide(path: str, mode: int) -> None:
 def _make_userdata(path: str) -> None:
     """A container's directory; what a container of this ID left is not taken over."""
     parent = os.path.dirname(path)
-    _remove_empty(parent)
-    os.mkdir(parent, 0o700)
+    try:
+        os.mkdir(parent, 0o700)
+    except FileExistsError:
+        _remove_empty(parent)
+        os.mkdir(parent, 0o700)
     os.mkdir(path, 0o700)
 
 
@@ -608,10 +562,3 @@ def _remove_empty(place: str) -> None:
                 raise
             log.info("%s is kept: it is not empty", path)
             return
-
-
-def _modified(path: str) -> int:
-    try:
-        return os.lstat(path).st_mtime_ns
-    except OSError:  # it is gone by now
-        return 0

@@ -285,9 +285,13 @@ def _pieces(text: str, keys: list[str]) -> list[str]:
     body = text.strip()[1:-1]
     pieces = body.split(f",{_START}")
     if len(pieces) == len(keys) and pieces[0].startswith(_START):  # as Go writes them
-        pieces[0] = pieces[0][len(_START) :]
-        if all(map(str.startswith, pieces, [f'{key}"' for key in keys])):
-            return [_START + piece for piece in pieces]
+        pieces[1:] = [_START + piece for piece in pieces[1:]]
+        # An object inside another one may begin so, too: then a brace is open.
+        if all(
+            piece.startswith(f'{_START}{key}"') and piece.count("{") == piece.count("}")
+            for piece, key in zip(pieces, keys, strict=True)
+        ):
+            return pieces
     pieces, at = [], 0
     for _ in keys:
         at = _BETWEEN.match(body, at).end()  # type: ignore[union-attr]  # it matches always

@@ -277,6 +277,29 @@ def test_others_records_are_written_back_byte_by_byte(place: Path, store: Store)
     assert json.loads(table(place, "layers").read_text()) == json.loads(FOREIGN_LAYERS)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"id":"a","x":[1,{"id":"b"}]}, {"id":"b"}]',
+        '[{"id":"a","x":[{},{"id":"b"}]} ,{"id":"b","y":1}]',
+        '[{"id":"a","x":[{},{"id":"b"}]},{ "id":"b"},{"id":"c"}]',
+        '[{"id":"a","x":"{"},{"id":"b","x":",{"}]',
+        '[{"x":1,"id":"a"},{"id":"b"}]',
+        '[{"id":"\\u0061"},{"id":"b"}]',
+    ],
+)
+def test_records_are_told_apart_whatever_is_in_them(place: Path, store: Store, text: str) -> None:
+    table(place, "layers").write_text(text)
+    made = store.create_container(new_id(), "web")
+    before = json.loads(text)
+    assert json.loads(table(place, "layers").read_text())[:-1] == before
+    store.discard(Unowned("layer", "b", 0))
+    assert records(place, "layers")[:-1] == [r for r in before if r["id"] != "b"]
+    store.discard(Unowned("layer", "a", 0))
+    store.delete_container(made.id)
+    assert [r["id"] for r in records(place, "layers")] == [r["id"] for r in before[2:]]
+
+
 def test_others_records_read(place: Path, store: Store) -> None:
     put_foreign(place)
     theirs = store.container("theirs")
@@ -425,6 +448,7 @@ def test_unowned_things_are_told_and_discarded(place: Path, store: Store) -> Non
 
 def test_what_has_an_owner_by_now_is_not_discarded(place: Path, store: Store) -> None:
     made = store.create_container(new_id(), "web")
+    store.discard(Unowned("container", made.id, 0))
     store.discard(Unowned("layer", made.layer_id, 0))
     store.discard(Unowned("layer-directory", made.layer_id, 0))
     store.discard(Unowned("container-directory", made.id, 0))
@@ -626,6 +650,36 @@ def test_a_full_disk(place: Path, store: Store, monkeypatch: pytest.MonkeyPatch)
     assert on_disk(place) == set() != before
 
 
+@as_root
+def test_a_disk_that_is_really_full(place: Path) -> None:
+    disk = place / "disk"
+    disk.mkdir(0o700)
+    options = "size=64k,nr_inodes=100,mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], check=True)
+    try:
+        store = opened(disk)
+        made = store.create_container(new_id(), "web")
+        with pytest.raises(StorageFull):
+            for number in range(100):
+                store.create_container(new_id(), f"more-{number}")
+        count = len(store.containers())
+        filler = disk / "filler"
+        with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"x" * 512):
+                pass
+        before = on_disk(disk)
+        with pytest.raises(StorageFull):
+            store.create_container(new_id(), "other")
+        assert on_disk(disk) == before
+        assert len(opened(disk).containers()) == count
+        filler.unlink()
+        for container in store.containers():
+            store.delete_container(container.id)
+        store.create_container(made.id, "web")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_a_lock_that_another_process_holds(place: Path, store: Store) -> None:
     store.create_container(new_id(), "web")
     lock = table(place, "layers").with_suffix(".lock")
@@ -694,6 +748,16 @@ def test_a_mounted_layer_is_not_removed(place: Path, store: Store) -> None:
     assert mounts.read_text() == "[]"
     assert store.mount_count(made.layer_id) == 0
     assert on_disk(place) == set()
+
+
+def test_the_import_is_light() -> None:
+    program = "import sys, libpod.storage; print(*sys.modules)"
+    command = [sys.executable, "-S", "-c", program]
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(command, env={"PYTHONPATH": path}, check=True, capture_output=True)
+    loaded = set(done.stdout.decode().split())
+    heavy = "asyncio dataclasses inspect pathlib shutil socket subprocess tempfile urllib"
+    assert loaded.isdisjoint(heavy.split())
 
 
 # --- removing trees ------------------------------------------------------------------------
