@@ -34,6 +34,7 @@ from libpod.errors import (
 )
 from libpod.life import KILL_TIMEOUT, Life
 from libpod.state.records import ContainerStatus
+from libpod.storage.errors import NoSuchStorageContainer
 
 if TYPE_CHECKING:
     import socket
@@ -190,8 +191,17 @@ class Container:
         from libpod import inspect
 
         engine = self._engine
+        record = self._current()
+        try:
+            stored = engine.store.container(self.id)
+        except NoSuchStorageContainer:
+            stored = None
         return inspect.container_data(
-            self._current(), paths=engine.paths, oci_path=engine.oci.path, size=size
+            record,
+            paths=engine.paths,
+            oci_path=engine.oci.path,
+            storage=stored,
+            size=inspect.Size(tree_size(record.config.rootfs)) if size else None,
         )
 
     def namespace_path(self, kind: str) -> str:
@@ -681,3 +691,15 @@ def _state_of(record: ContainerRecord) -> ContainerState:
         None if state.started is None else state.started / 1e9,
         None if state.finished is None else state.finished / 1e9,
     )
+
+
+def tree_size(path: str) -> int:
+    """Bytes of the regular files below a directory."""
+    total = 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += tree_size(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total

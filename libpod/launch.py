@@ -126,7 +126,7 @@ class Launch:
         bundle = self.bundle
         left = (bundle.conmon_pid_file, bundle.pid_file)
         if any(map(os.path.exists, (*left, self.engine.oci.state_dir(bundle.container_id)))):
-            log.warning("container %s: clearing an unfinished creation", bundle.container_id)
+            log.info("container %s: clearing an unfinished creation", bundle.container_id)
             self.abandon()
 
     def abandon(self) -> None:

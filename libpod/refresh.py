@@ -51,6 +51,7 @@ def refresh_once(tmp_dir: str, state: State, store: Store, locks: LockManager) -
 
 def refresh(state: State, store: Store, locks: LockManager) -> None:
     """Nothing runs, nothing is mounted; each object gets its lock and its run directory."""
+    store.repair()
     state.refresh()
     reach("refresh.reset")
     for container in state.all_containers():

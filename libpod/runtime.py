@@ -9,12 +9,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
 from libpod import config as configuration
-from libpod import creation, foreground, names, options, spec
+from libpod import creation, foreground, names, options, refresh, spec
 from libpod.container import STOP_TIMEOUT, Container, Status
 from libpod.errors import (
     ContainerRemoved,
@@ -177,10 +177,13 @@ class Runtime:
         *,
         name: str | None = None,
         remove: bool = False,
+        **chosen: Any,
     ) -> Container:
         """A configured container for a job, not started.  `remove` has it go at its end,
-        whoever sees that."""
-        return self._create(job, command, name, stdin=job.stdin, remove=remove)
+        whoever sees that.  The other keywords are those of `new_container`."""
+        return self._create(
+            job, command, name, stdin=job.stdin, remove=remove, members=options.members(chosen)
+        )
 
     def start(
         self,
@@ -190,13 +193,14 @@ class Runtime:
         name: str | None = None,
         remove: bool = False,
         detach: bool = False,
+        **chosen: Any,
     ) -> Container:
         """A running container; use it in a `with` block to have it removed at its end.
 
-        `remove` as for `create`.  One that is detached is meant to outlive this
-        process: its monitor clears it up.
+        `remove` and the other keywords are those of `create`.  One that is detached is
+        meant to outlive this process: its monitor clears it up.
         """
-        container = self.create(job, command, name=name, remove=remove)
+        container = self.create(job, command, name=name, remove=remove, **chosen)
         try:
             container.start(detach)
         except BaseException:
@@ -333,6 +337,14 @@ class Runtime:
         self._check()
         return info.collect(self._engine.oci)
 
+    def refresh(self) -> None:
+        """Does what is done after a reboot: nothing is taken to run, or to be mounted.
+
+        Only for when no container runs: one that did would be nobody's.
+        """
+        self._check()
+        refresh.refresh(self.state, self.store, self.locks)
+
     def shutdown(self, force: bool = False) -> None:
         """Ends this object.  `force` stops (10 s, then SIGKILL) all containers first;
         without it they go on under conmon.
@@ -396,10 +408,11 @@ class Runtime:
         *,
         stdin: bool,
         remove: bool,
+        members: Mapping[str, Any] = MappingProxyType({}),
     ) -> Container:
         self._check()
         host = self._engine.host
-        members = {
+        asked = {
             "rootfs": os.path.realpath(job.rootfs or ""),
             "labels": dict(job.labels),
             "stdin": stdin,
@@ -411,11 +424,11 @@ class Runtime:
             "no_shm_share": True,
         }
         if job.stop_signal is not None:
-            members["stop_signal"] = job.stop_signal
+            asked["stop_signal"] = job.stop_signal
         if job.cgroup_parent is not None:
-            members["cgroup_parent"] = job.cgroup_parent
+            asked["cgroup_parent"] = job.cgroup_parent
         if job.limits.output is not None:
-            members["log_size"] = job.limits.output
+            asked["log_size"] = job.limits.output
         return self._add(
             lambda container_id, chosen, cgroup, created: spec.generate(
                 job,
@@ -429,7 +442,7 @@ class Runtime:
                 created_ns=created,
             ),
             name or job.name,
-            members,
+            {**asked, **members},
             remove,
         )
 

@@ -107,7 +107,7 @@ def test_init_creates_it_in_the_oci_runtime(rt: Runtime, box: Spec) -> None:
         f"{rt.paths.run_root}/overlay-containers/{c.id}/userdata/pidfile", encoding="ascii"
     ) as file:
         assert int(file.read()) == c.state.pid
-    assert c.id[:12] in repr(c) and c.name in repr(c) and "created" in repr(c)
+    assert c.id[:12] in repr(c) and c.name in repr(c) and "initialized" in repr(c)
     c.remove()
     assert is_gone(rt, c)
 
@@ -320,7 +320,7 @@ def test_the_state_can_be_asked_while_a_stop_waits(rt: Runtime, box: Spec) -> No
     stopper.start()
     time.sleep(0.2)
     began = time.monotonic()
-    assert c.state.status is Status.RUNNING
+    assert c.state.status is Status.STOPPING
     assert time.monotonic() - began < 2
     c.kill(signal.SIGKILL)
     stopper.join(20)
