@@ -53,6 +53,24 @@ def containerenv(
     )
 
 
+def check(
+    *,
+    hostname: str,
+    network: str,
+    hosts: Sequence[str] = (),
+    dns_servers: Sequence[str] = (),
+    dns_search: Sequence[str] = (),
+    dns_options: Sequence[str] = (),
+) -> None:
+    """Raises the `InvalidArgument` that `write` would raise for these options."""
+    _word(hostname, "hostname")
+    for entry in hosts:
+        _host_entry(entry)
+    if network == "none":
+        _refuse_dns(dns_servers, dns_search, dns_options)
+    _wanted(dns_servers, dns_search, dns_options)
+
+
 def write(
     run_dir: str,
     *,
@@ -102,7 +120,8 @@ def write(
     if network == "none":
         _refuse_dns(dns_servers, dns_search, dns_options)
     elif RESOLV_CONF not in without:
-        texts[RESOLV_CONF] = _resolv_text(network, dns_servers, dns_search, dns_options)
+        wanted = _wanted(dns_servers, dns_search, dns_options)
+        texts[RESOLV_CONF] = _resolv_text(network, wanted)
     if HOSTNAME not in without:
         texts[HOSTNAME] = _word(hostname, "hostname")
     if CONTAINERENV not in without:
@@ -228,23 +247,25 @@ class _ResolvConf(NamedTuple):
     options: tuple[bytes, ...]
 
 
-def _resolv_text(
-    network: str, servers: Sequence[str], search: Sequence[str], options: Sequence[str]
-) -> bytes:
+def _wanted(servers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> _ResolvConf:
+    """What the user asks for."""
+    return _ResolvConf(
+        tuple(_address(server, "DNS server") for server in servers),
+        tuple(_word(domain, "search domain") for domain in search),
+        tuple(_word(option, "DNS option") for option in options if option),
+    )
+
+
+def _resolv_text(network: str, wanted: _ResolvConf) -> bytes:
     host = _resolv_conf.read()
     if network != "host":
         host = _beyond_loopback(host)
-    wanted_search = [_word(domain, "search domain") for domain in search]
-    if b"." in wanted_search:
-        domains: list[bytes] = []
-    else:
-        domains = [*wanted_search, *host.search]
-    addresses = [_address(server, "DNS server") for server in servers] or host.servers
-    settings = [*(_word(option, "DNS option") for option in options if option), *host.options]
+    domains = () if b"." in wanted.search else wanted.search + host.search
+    options = wanted.options + host.options
     lines = [b"search %s\n" % b" ".join(domains)] if domains else []
-    lines += (b"nameserver %s\n" % address for address in addresses)
-    if settings:
-        lines.append(b"options %s\n" % b" ".join(settings))
+    lines += (b"nameserver %s\n" % address for address in wanted.servers or host.servers)
+    if options:
+        lines.append(b"options %s\n" % b" ".join(options))
     return b"".join(lines)
 
 

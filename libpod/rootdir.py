@@ -110,6 +110,19 @@ class RootDir:
         except OSError as error:
             raise _failure(self._place(path), error) from error
 
+    def hold(self, path: bytes) -> int:
+        """An O_PATH descriptor of what is at exactly this path below the root: no link on
+        the way is followed, one at the end is what is opened.  For walking the tree.
+
+        Raises:
+            OSError: FileNotFoundError where it has vanished, ELOOP or ENOTDIR where a
+                directory was replaced meanwhile, and the rest.
+        """
+        fd = int(lib.lp_path_beneath(self.fileno(), path, os.O_PATH, 0))
+        if fd < 0:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        return fd
+
     def open_file(self, path: str) -> int:
         """A descriptor for reading the regular file that the path leads to.
 
@@ -135,12 +148,14 @@ class RootDir:
             InvalidArgument: it is no regular file, or larger, or grows beyond that.
             SystemCallError: as `open_path`.
         """
-        with open(self.open_file(path), "rb", buffering=0) as file:
-            try:
-                size = os.fstat(file.fileno()).st_size
-                data = b"" if size > limit else _read(file.fileno(), limit + 1)
-            except OSError as error:
-                raise _failure(self._place(path), error) from error
+        descriptor = self.open_file(path)
+        try:
+            size = os.fstat(descriptor).st_size
+            data = b"" if size > limit else _read(descriptor, limit + 1, size)
+        except OSError as error:
+            raise _failure(self._place(path), error) from error
+        finally:
+            os.close(descriptor)
         if max(size, len(data)) > limit:
             raise InvalidArgument(f"{self._place(path)} is larger than {_size(limit)}")
         return data
@@ -150,8 +165,7 @@ class RootDir:
         try:
             if not is_wanted(os.fstat(held).st_mode):
                 raise InvalidArgument(f"{self._place(path)} is not {what}")
-            # The object that was looked at, not the name, which may be another's by now.
-            return os.open(f"/proc/self/fd/{held}", _READ | flags)
+            return reopen(held, flags)
         except OSError as error:
             raise _failure(self._place(path), error) from error
         finally:
@@ -159,6 +173,16 @@ class RootDir:
 
     def _place(self, path: str) -> str:
         return os.path.join(self.path, path.lstrip("/"))
+
+
+def reopen(held: int, flags: int = 0) -> int:
+    """A readable descriptor of what an O_PATH one holds: the very object, not what its
+    name is by now.  Only for what was seen to be a regular file or a directory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return os.open(f"/proc/self/fd/{held}", _READ | flags)
 
 
 def _failure(place: str, error: OSError) -> SystemCallError:
@@ -169,9 +193,10 @@ def _size(limit: int) -> str:
     return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
 
 
-def _read(fd: int, most: int) -> bytes:
+def _read(fd: int, most: int, size: int) -> bytes:
+    """Up to `most` bytes of a file that said it had `size`."""
     chunks = []
-    while most and (chunk := os.read(fd, min(most, 1 << 20))):
+    while most and (chunk := os.read(fd, min(most, size + 1))):
         chunks.append(chunk)
         most -= len(chunk)
     return b"".join(chunks)

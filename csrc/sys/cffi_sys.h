@@ -31,6 +31,10 @@ int lp_mount_tmpfs(const char *path, const struct lp_mount_tmpfs *tmpfs, struct 
 int lp_mount_private(const char *path, struct lp_error *err);
 int lp_mount_detach(const char *path, int *was, struct lp_error *err);
 int lp_mount_is_point(const char *path, int *is, struct lp_error *err);
+int lp_mount_id(int fd, int *id, struct lp_error *err);
+
+/* path.h */
+int lp_path_beneath(int dirfd, const char *path, int flags, mode_t mode);
 
 /* hostaddr.h */
 int lp_hostaddr_first(char *text, size_t size, struct lp_error *err);

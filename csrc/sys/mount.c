@@ -154,6 +154,14 @@ static int mount_find_parent(const char *path, int *parent, const char **name, s
     return code;
 }
 
+int lp_mount_id(int fd, int *id, struct lp_error *err)
+{
+    *id = mount_id(fd);
+    if (*id < 0)
+        return lp_fail_errno(err, "cannot tell the mount of descriptor %d", fd);
+    return 0;
+}
+
 int lp_mount_is_point(const char *path, int *is, struct lp_error *err)
 {
     LP_CLOSE int parent = -1;

@@ -39,4 +39,8 @@ int lp_mount_detach(const char *path, int *was, struct lp_error *err);
 /* Whether the path is the root of a mount; one that is missing is not. */
 int lp_mount_is_point(const char *path, int *is, struct lp_error *err);
 
+/* Which mount an open file is on: *id is the kernel's number, good for
+ * comparing with those of other open files. */
+int lp_mount_id(int fd, int *id, struct lp_error *err);
+
 #endif

@@ -227,6 +227,26 @@ static void test_without_statx(void)
     lp_failpoint_set("mount.statx", 0, 0);
 }
 
+static void test_id(void)
+{
+    struct lp_error err = {0};
+    int root_fd = open("/", O_PATH | O_CLOEXEC);
+    int fd, same, other;
+
+    make_dir("/shm");
+    CHECK(lp_mount_tmpfs("/shm", &shm, NULL) == 0);
+    fd = open("/shm", O_PATH | O_CLOEXEC);
+    CHECK(lp_mount_id(root_fd, &same, &err) == 0 && lp_mount_id(fd, &other, &err) == 0);
+    CHECK(same != other);
+    (void)close(fd);
+    CHECK(detach("/shm") == 1);
+    fd = open("/shm", O_PATH | O_CLOEXEC);
+    CHECK(lp_mount_id(fd, &other, &err) == 0 && same == other);
+    (void)close(fd);
+    (void)close(root_fd);
+    CHECK(lp_mount_id(-1, &other, &err) == LP_ESYSTEM && err.sys_errno == ENOENT);
+}
+
 static void test_address(void)
 {
     struct lp_error err = {0};
@@ -253,6 +273,7 @@ int main(void)
     CHECK_RUN(test_refused);
     CHECK_RUN(test_private);
     CHECK_RUN(test_without_statx);
+    CHECK_RUN(test_id);
     CHECK_RUN(test_address);
     return 0;
 }

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts made and taken away by a Host."""
+"""Mounts made and taken away by a Host, and what an archive makes of them."""
 
 from __future__ import annotations
 
+import logging
 import os
+import tarfile
 from pathlib import Path
 
+import pytest
+
+from libpod.export import export
 from libpod.host import Host
 
 
@@ -38,3 +43,21 @@ def test_bind_private(tmp_path: Path) -> None:
     finally:
         assert host.unmount(place)
     assert not host.is_mountpoint(place)
+
+
+def test_an_archive_leaves_mounts_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    host = Host()
+    mounted = tmp_path / "root/mnt"
+    mounted.mkdir(parents=True)
+    host.mount_tmpfs(str(mounted), 1 << 20, 0o755)
+    try:
+        (mounted / "inner").touch()
+        with caplog.at_level(logging.INFO, "libpod.export"):
+            export(str(tmp_path / "root"), str(tmp_path / "outer.tar"))
+        export(str(mounted), str(tmp_path / "inner.tar"))  # the root may be a mount
+    finally:
+        assert host.unmount(str(mounted))
+    assert "mnt is a mount point" in caplog.text
+    for name, expected in (("outer", ["mnt"]), ("inner", ["inner"])):
+        with tarfile.open(tmp_path / f"{name}.tar", "r:") as tar:
+            assert tar.getnames() == expected

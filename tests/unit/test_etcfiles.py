@@ -237,6 +237,9 @@ def test_no_resolver_without_network(files: Files) -> None:
     for option in ("dns_servers", "dns_search", "dns_options"):
         with pytest.raises(InvalidArgument, match="conflicting options: dns and the network"):
             files.write(**{option: ["1.1.1.1"]})
+        with pytest.raises(InvalidArgument, match="conflicting options"):
+            etcfiles.check(hostname="x", network="none", **{option: ["1.1.1.1"]})
+        etcfiles.check(hostname="x", network="host", hosts=["a:::1"], **{option: ["1.1.1.1"]})
     assert list(files.run_dir.iterdir()) == []
 
 
@@ -291,6 +294,10 @@ def test_bad_arguments_write_nothing(files: Files, options: dict[str, Any], mess
     with pytest.raises(InvalidArgument, match=message):
         files.write(**options)
     assert list(files.run_dir.iterdir()) == []
+    if options.keys() & {"own_addresses", "host_address"}:
+        return  # known at the launch only
+    with pytest.raises(InvalidArgument, match=message):
+        etcfiles.check(**{"hostname": "c0ffee", "network": "none", **options})
 
 
 # --- the files themselves -------------------------------------------------------------

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that the real podman gives to a container, and ours for the same options."""
+"""The files that the real podman gives to a container and the archive that it makes of
+one, and ours for the same."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 
 import census
 from libpod import etcfiles
+from libpod.export import export
 from tests.interop.test_state_podman import Podman
 
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -98,3 +102,50 @@ def test_same_files(podman: Podman, tmp_path: Path, case: str) -> None:
         else:
             assert Path(path).read_text() == text
         assert os.stat(path).st_mode == os.stat(peer).st_mode
+
+
+def entries(archive: Path) -> list[tuple[object, ...]]:
+    with tarfile.open(archive, "r:", errors="surrogateescape") as tar:
+        return [
+            (
+                member.name,
+                member.type,
+                member.mode & 0o7777,  # podman's have the type's bits too
+                (member.uid, member.gid, member.uname, member.gname),
+                (member.devmajor, member.devminor),
+                member.size,
+                member.mtime,
+                member.linkname,
+                member.pax_headers,
+                file.read() if member.isreg() and (file := tar.extractfile(member)) else b"",
+            )
+            for member in tar
+        ]
+
+
+def test_same_archive(podman: Podman, tmp_path: Path) -> None:
+    root = podman.directory / "other"
+    shutil.copytree(podman.directory / "rootfs", root)
+    (root / "bin/link").symlink_to("sh")
+    os.link(root / "bin/sh", root / "bin/hard")
+    os.link(root / "bin/link", root / "link", follow_symlinks=False)
+    os.mkfifo(root / "fifo", 0o640)
+    os.mknod(root / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    (root / "ü" / ("x" * 120)).mkdir(parents=True)
+    (root / ("y" * 100)).mkdir()
+    (root / "far").symlink_to("z" * 150)
+    (root / "owned").write_text("x")
+    os.chown(root / "owned", 3_000_000, 4_000_000)
+    (root / "owned").chmod(0o6755)
+    os.utime(root / "owned", (-5.5, -5.5))
+    os.setxattr(root / "owned", "user.a", b"\0\xff\n=")
+    os.setxattr(
+        root / "bin/sh",
+        "security.capability",
+        bytes.fromhex("0100000200200000000000000000000000000000"),
+    )
+    podman("create", "--name=tree", "--network=none", "--rootfs", str(root), "/bin/sh")
+    podman("init", "tree")  # it archives nothing of one that is not mounted
+    podman("export", "--output", str(tmp_path / "theirs.tar"), "tree")
+    export(str(root), str(tmp_path / "ours.tar"))
+    assert entries(tmp_path / "ours.tar") == entries(tmp_path / "theirs.tar")
