@@ -43,7 +43,7 @@ USER_CONFIG = ".config/containers/libpod.conf"
 """Below HOME; the only file that a rootless runtime reads."""
 
 LATER_KEYS = frozenset(
-    "infra_command infra_image label lock_type num_locks runtime runtimes runtime_supports_json "
+    "infra_command infra_image label runtime runtimes runtime_supports_json "
     "runtime_supports_nocgroups enable_labeling enable_port_reservation events_logger "
     "network_cmd_path events_logfile_path detach_keys sdnotify".split()
 )
@@ -129,7 +129,7 @@ def from_config(path: str) -> RuntimeConfig:
 
 
 def _read_over(config: RuntimeConfig, path: str) -> None:
-    for key, value in _read_toml(path).items():
+    for key, value in read_toml(path).items():
         field = _BY_KEY.get(key)
         if field is None:
             if key in LATER_KEYS:
@@ -143,7 +143,8 @@ def _read_over(config: RuntimeConfig, path: str) -> None:
         setattr(config, field.name, value)
 
 
-def _read_toml(path: str) -> dict[str, Any]:
+def read_toml(path: str) -> dict[str, Any]:
+    """A configuration file; ConfigError where it cannot be read or is not TOML."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -229,6 +230,8 @@ def resolve_defaults(
     podman's packages ship a libpod.conf that names podman's own directories.
     Such a file does not make us share them by accident: without `share` they
     count as not set, and an option (one of `explicit`) that names them is refused.
+    Nor does such a file's lock_type count, which podman itself has in
+    containers.conf by now.
 
     It is the last step, so each setting that was changed but has no effect in
     this version is logged here, once a process: as a warning, or, where it comes
@@ -240,6 +243,9 @@ def resolve_defaults(
         RuntimeDirError: rootless, and no runtime directory is safe to use.
     """
     _tell_unbuilt(config, logging.INFO if config.of_host else logging.WARNING, explicit)
+    if config.of_host and config.lock_type and "lock_type" not in explicit:
+        _log.info("lock_type %s of the host's own file is not used", config.lock_type)
+        config.lock_type = None
     storage = config.storage_config
     if not config.share:
         _leave_podmans(config, environ, uid, explicit)

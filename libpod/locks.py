@@ -30,14 +30,9 @@ from libpod.errors import (
     UsedAfterFork,
 )
 from libpod.lockfile import LockFile, RecordLock
+from libpod.settings import LOCK_TYPES, NUM_LOCKS
 
-FLOCK = "flock"
-SHM = "shm"
-FILE = "file"
-KINDS = (FLOCK, SHM, FILE)
-
-NUM_LOCKS = 2048
-"""How many locks podman's shared memory has unless containers.conf says otherwise."""
+FLOCK, SHM, FILE = LOCK_TYPES
 
 _RECORD = "lock_type"
 _MAX_LOCK_ID = (1 << 32) - 1
@@ -170,8 +165,8 @@ def open_manager(
         RuntimeDirError, LockRefused: somebody else could reach the locks.
         Unsupported: shared memory without glibc.
     """
-    if kind not in KINDS:
-        raise InvalidArgument(f"lock_type must be one of {', '.join(KINDS)}, found {kind!r}")
+    if kind not in LOCK_TYPES:
+        raise InvalidArgument(f"lock_type must be one of {', '.join(LOCK_TYPES)}, found {kind!r}")
     rundir.make_dir(tmp_dir, 0o751)
     _record_kind(kind, tmp_dir)
     if kind == FLOCK:

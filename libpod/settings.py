@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CGROUPFS = "cgroupfs"
 SYSTEMD = "systemd"
 SHARE_PODMAN = "podman"
+LOCK_TYPES = ("flock", "shm", "file")
+NUM_LOCKS = 2048
 
 RUNTIME_PATH = (
     "/usr/bin/crun",
@@ -128,6 +130,15 @@ def _cgroup_manager(value: str) -> str | None:
 
 def _share(value: str) -> str | None:
     return None if value == SHARE_PODMAN else f"must be {SHARE_PODMAN!r} or absent, found {value!r}"
+
+
+def _lock_type(value: str) -> str | None:
+    known = LOCK_TYPES
+    return None if value in known else f"must be one of {', '.join(known)}, found {value!r}"
+
+
+def _num_locks(value: int) -> str | None:
+    return None if 0 < value < 1 << 32 else f"must be from 1 to 2**32 - 1, found {value}"
 
 
 def _int64(value: int) -> str | None:
@@ -387,6 +398,8 @@ FIELDS = (
           check=_absolute_or_empty, option="default_mounts_file", adopt=_path),
     Field("namespace", str, "", option="namespace", built=False),
     Field("share", str, None, check=_share, option="share"),
+    Field("lock_type", str, None, check=_lock_type, option="lock_type"),
+    Field("num_locks", int, NUM_LOCKS, required=True, check=_num_locks),
 )
 # fmt: on
 
@@ -416,6 +429,10 @@ class RuntimeConfig(Settings):
         default_mounts_file: mounts for every container; not in the file.
         namespace: only containers of this namespace are seen; empty: all are.
         share: "podman" for podman's own directories, or None for ours.
+        lock_type: "flock", "shm" or "file", see `libpod.locks`; None: nobody set
+            it, which is "flock", or what podman uses where it shares with us.
+        num_locks: how many locks "shm" is made with; podman's own number counts
+            where it shares with us.
         of_host: no setting, but whether the host's own file was read into it.
     """
 
@@ -446,3 +463,5 @@ class RuntimeConfig(Settings):
     default_mounts_file: str
     namespace: str
     share: str | None
+    lock_type: str | None
+    num_locks: int

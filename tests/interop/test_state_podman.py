@@ -9,7 +9,7 @@ import random
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +39,34 @@ lock_type = "file"
 class Podman:
     """podman with a root of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    program: Sequence[str] = ("podman",)
+
+    def __init__(self, directory: Path, conf: str = CONF) -> None:
         self.directory = directory
         self.database = directory / "root/libpod/bolt_state.db"
-        (directory / "containers.conf").write_text(CONF)
+        (directory / "containers.conf").write_text(conf)
         (directory / "rootfs/bin").mkdir(parents=True)
 
-    def __call__(self, *words: str, fails: bool = False) -> str:
+    def start(self, *words: str) -> subprocess.Popen[str]:
         places = {"root": "root", "runroot": "run", "tmpdir": "tmp", "network-config-dir": "net"}
         options = [f"--{name}={self.directory / place}" for name, place in places.items()]
-        done = subprocess.run(
-            ["podman", *options, *words],
+        return subprocess.Popen(
+            [*self.program, *options, *words],
             env={**os.environ, "CONTAINERS_CONF": str(self.directory / "containers.conf")},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
         )
-        if not fails and done.returncode != 0:
-            raise AssertionError(f"podman {' '.join(words)}: {done.stderr}")
-        return done.stdout.strip()
+
+    def __call__(self, *words: str, fails: bool = False) -> str:
+        with self.start(*words) as process:
+            try:
+                out, complaint = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        if not fails and process.returncode != 0:
+            raise AssertionError(f"podman {' '.join(words)}: {complaint}")
+        return out.strip()
 
     def create(self, name: str, *options: str) -> str:
         rootfs = str(self.directory / "rootfs")

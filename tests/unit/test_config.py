@@ -123,6 +123,8 @@ def test_built_in_defaults() -> None:
     assert c.default_mounts_file == ""
     assert c.namespace == ""
     assert c.share is None
+    assert c.lock_type is None
+    assert c.num_locks == 2048
 
 
 def test_state_types_have_the_numbers_of_podman() -> None:
@@ -289,6 +291,9 @@ def test_a_wrong_type_names_file_and_key(conf: Any, field: settings.Field) -> No
         ('cgroup_manager = "cgroup"', "CGroup manager must be one of cgroupfs and systemd"),
         ('conmon_env_vars = ["A=1", "B"]', "must be NAME=VALUE, found 'B'"),
         ('conmon_env_vars = ["=1"]', "must be NAME=VALUE, found '=1'"),
+        ('lock_type = "posix"', "must be one of flock, shm, file, found 'posix'"),
+        ("num_locks = 0", "must be from 1 to 2**32 - 1, found 0"),
+        ("num_locks = 4294967296", "must be from 1 to 2**32 - 1, found 4294967296"),
         ('share = "docker"', "must be 'podman' or absent, found 'docker'"),
     ],
 )
@@ -389,6 +394,24 @@ def test_the_hosts_own_file_informs_and_an_option_warns(
     }
 
 
+def test_the_lock_type_of_the_hosts_own_file_does_not_count(
+    conf: Any, places: tuple[Path, Path, Path]
+) -> None:
+    places[0].write_text('lock_type = "shm"\nnum_locks = 4096\n')
+    for share in (None, "podman"):
+        c = load(environ={}, uid=ROOT)
+        apply_options(c, {"share": share})
+        resolve_defaults(c, {}, ROOT, {"share"})
+        assert (c.lock_type, c.num_locks) == (None, 4096)
+    c = load(environ={}, uid=ROOT)
+    apply_options(c, {"lock_type": "file"})
+    resolve_defaults(c, {}, ROOT, {"lock_type"})
+    assert c.lock_type == "file"
+    c = load(conf('lock_type = "file"\n'))
+    resolve_defaults(c, {}, ROOT)
+    assert c.lock_type == "file"
+
+
 def test_podmans_directories_need_share(conf: Any, caplog: pytest.LogCaptureFixture) -> None:
     c = load(conf('tmp_dir = "/run/libpod"\nstatic_dir = "/var/lib/containers/storage/libpod"\n'))
     resolve_defaults(c, {}, ROOT)
@@ -408,7 +431,7 @@ def test_podmans_directories_need_share(conf: Any, caplog: pytest.LogCaptureFixt
 
 
 def test_keys_of_later_podmans_are_no_mistake(conf: Any, caplog: pytest.LogCaptureFixture) -> None:
-    load(conf('num_locks = 2048\nlock_type = "shm"\n'))
+    load(conf('runtime = "crun"\nlabel = true\n'))
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
@@ -460,13 +483,16 @@ OPTIONS: list[tuple[str, Any, str, Any]] = [
     ("namespace", "n", "namespace", "n"),
     ("share", "podman", "share", "podman"),
     ("share", None, "share", None),
+    ("lock_type", "file", "lock_type", "file"),
+    ("lock_type", None, "lock_type", None),
 ]
 
 
 def test_every_option_has_a_test() -> None:
     keywords = {field.option for field in FIELDS if field.option}
     assert {row[0] for row in OPTIONS} | {"storage_config"} == keywords
-    assert len(keywords) == 19  # podman's seventeen, the second of WithHooksDir, and share
+    # podman's seventeen, the second of WithHooksDir, share and lock_type
+    assert len(keywords) == 20
 
 
 @pytest.mark.parametrize("keyword, value, attribute, expected", OPTIONS)

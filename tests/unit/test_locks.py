@@ -29,12 +29,13 @@ from libpod.errors import (
     UsedAfterFork,
 )
 from libpod.locks import LockManager, open_manager
+from libpod.settings import LOCK_TYPES
 
 ID = "a" * 64
 OTHER = "b" * 64
 
 
-@pytest.fixture(params=locks.KINDS)
+@pytest.fixture(params=LOCK_TYPES)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -433,7 +434,7 @@ def test_the_kind_is_recorded_and_checked(manager: LockManager, kind: str, room:
     assert Path(path).read_text() == f"{kind}\n"
     assert os.stat(path).st_mode & 0o7777 == 0o600
     assert manager.kind == kind
-    for other in {*locks.KINDS} - {kind}:
+    for other in {*LOCK_TYPES} - {kind}:
         with pytest.raises(ConfigError, match=f"of kind '{kind}', not '{other}'.*stop"):
             opened(other, room)
     assert sorted(name for name in os.listdir(f"{room}/tmp") if "type" in name) == ["lock_type"]
