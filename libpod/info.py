@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this host is: the `host` entry of the original's `Runtime.Info`.
-
-The other three entries (store, registries, insecure registries) come with images
-and storage.
-"""
+"""What this host and this runtime are: the original's `Runtime.Info`, its four entries."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
+from libpod import registries
 from libpod.errors import LibpodError, SystemCallError
 from libpod.oci import OCIRuntime
 
@@ -48,18 +45,53 @@ class InfoData(NamedTuple):
     data: dict[str, Any]
 
 
-def collect(oci: OCIRuntime) -> list[InfoData]:
-    """The entries in the original's order: so far `host` alone.
+class Store(Protocol):
+    """What is wanted of the container store."""
+
+    @property
+    def graph_root(self) -> str: ...
+    @property
+    def run_root(self) -> str: ...
+    @property
+    def driver(self) -> str: ...
+    def graph_status(self) -> list[tuple[str, str]]: ...
+    def image_count(self) -> int: ...
+    def container_count(self) -> int: ...
+
+
+def collect(
+    oci: OCIRuntime,
+    store: Store | None = None,
+    *,
+    sharing: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    uid: int | None = None,
+) -> list[InfoData]:
+    """The entries in the original's order: host, store, registries, insecure registries.
 
     Sizes are in bytes.  `package` is what rpm or dpkg says of the file, or
-    "Unknown"; a version that cannot be had is "".  Raises `SystemCallError`.
+    "Unknown"; a version that cannot be had is "".  A runtime whose `store` is None
+    has no such entry.  `sharing` says what is shared with whom and why; it becomes
+    the store's `Sharing`.  `environ` and `uid` choose the registries.conf.
+
+    Raises `SystemCallError`, `ConfigError` (registries.conf), and what the store raises.
     """
+    entries = [InfoData("host", _gather("host", lambda: _host(oci)))]
+    if store is not None:
+        entries.append(InfoData("store", _gather("store", lambda: _store(store, sharing))))
+    known = registries.load(environ, uid)
+    entries.append(InfoData("registries", {"registries": known.search}))
+    entries.append(InfoData("insecure registries", {"registries": known.insecure}))
+    return entries
+
+
+def _gather(what: str, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return [InfoData("host", _host(oci))]
+        return ask()
+    except LibpodError:
+        raise
     except (OSError, ValueError, IndexError) as error:
-        if isinstance(error, LibpodError):
-            raise
-        raise SystemCallError(f"error getting host info: {error}") from error
+        raise SystemCallError(f"error getting {what} info: {error}") from error
 
 
 def architecture() -> str:
@@ -81,6 +113,21 @@ def _host(oci: OCIRuntime) -> dict[str, Any]:
         "uptime": human_duration(float(_read("/proc/uptime").split()[0])),
         "hostname": os.uname().nodename,
     }
+
+
+def _store(store: Store, sharing: str | None) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "GraphRoot": store.graph_root,
+        "RunRoot": store.run_root,
+        "GraphDriverName": store.driver,
+        "GraphOptions": {},
+        "GraphStatus": dict(store.graph_status()),
+        "ImageStore": {"number": store.image_count()},
+        "ContainerStore": {"number": store.container_count()},
+    }
+    if sharing is not None:
+        data["Sharing"] = sharing
+    return data
 
 
 def _memory() -> dict[str, int]:

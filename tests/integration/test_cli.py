@@ -708,7 +708,7 @@ def test_versions_and_the_host(command: list[str], options: dict[str, str]) -> N
     if "oci_runtime" in options:
         assert done.stdout == f"{options['oci_runtime']}\n"
     with libpod.Runtime(**options) as runtime:
-        (entry,) = runtime.info()
+        entry = runtime.info()[0]
     assert entry.type == "host"
     assert entry.data["Conmon"]["version"].startswith("conmon version ")
 

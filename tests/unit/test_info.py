@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Runtime.info()`'s host entry: each field, and programs that do not answer."""
+"""`Runtime.info()`: each field, programs that do not answer, and `libpod info`."""
 
 from __future__ import annotations
 
 import os
+import platform
 import socket
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import libpod
 from libpod import info
-from libpod.errors import OCIRuntimeFailed, SpawnFailed, SystemCallError
+from libpod.cli import system
+from libpod.errors import ConfigError, OCIRuntimeFailed, SpawnFailed, SystemCallError
 from libpod.host import ToolResult
 from libpod.info import InfoData, collect, human_duration
+from libpod.state.records import ContainerStatus
+from libpod.version import get_version
 
 
 class Programs:
@@ -45,6 +52,15 @@ class Programs:
         return answer
 
 
+@pytest.fixture(autouse=True)
+def registries_conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The only one."""
+    path = tmp_path / "registries.conf"
+    monkeypatch.setenv("REGISTRIES_CONFIG_PATH", str(path))
+    path.write_text("")
+    return path
+
+
 @pytest.fixture
 def managers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A host with both package managers."""
@@ -55,7 +71,7 @@ def managers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def host_of(programs: Programs) -> dict[str, Any]:
-    (entry,) = collect(programs)  # type: ignore[arg-type]
+    entry = collect(programs)[0]  # type: ignore[arg-type]
     assert isinstance(entry, InfoData)
     assert entry.type == "host"
     return entry.data
@@ -152,3 +168,113 @@ def test_architectures_have_gos_names(
 )
 def test_an_uptime_as_people_read_it(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
+
+
+class Store:
+    graph_root, run_root, driver = "/graph", "/run", "overlay"
+
+    def graph_status(self) -> list[tuple[str, str]]:
+        return [("Supports d_type", "true"), ("Backing Filesystem", "extfs")]
+
+    def image_count(self) -> int:
+        return 2
+
+    def container_count(self) -> int:
+        return 3
+
+
+def entries_of(**options: Any) -> list[InfoData]:
+    programs = Programs(runc="runc 1", conmon="conmon 3", rpm=(1, ""), dpkg=(1, ""))
+    return collect(programs, **options)  # type: ignore[arg-type]
+
+
+def test_the_store(managers: None) -> None:
+    store = entries_of(store=Store())[1]
+    assert store == (
+        "store",
+        {
+            "GraphRoot": "/graph",
+            "RunRoot": "/run",
+            "GraphDriverName": "overlay",
+            "GraphOptions": {},
+            "GraphStatus": {"Supports d_type": "true", "Backing Filesystem": "extfs"},
+            "ImageStore": {"number": 2},
+            "ContainerStore": {"number": 3},
+        },
+    )
+    shared = entries_of(store=Store(), sharing="everything, since it was asked for")[1]
+    assert shared.data["Sharing"] == "everything, since it was asked for"
+
+
+def test_a_store_that_cannot_be_read(managers: None) -> None:
+    class Broken(Store):
+        def image_count(self) -> int:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(SystemCallError, match="error getting store info: .*Input/output error"):
+        entries_of(store=Broken())
+
+
+def test_the_entries_and_their_order(managers: None, registries_conf: Path) -> None:
+    registries_conf.write_text(
+        '[registries.search]\nregistries = ["a.io", "b.io/"]\n'
+        '[registries.insecure]\nregistries = ["c.io"]\n'
+    )
+    found = entries_of(store=Store())
+    assert [entry.type for entry in found] == [
+        *("host", "store", "registries", "insecure registries"),
+    ]
+    assert found[2].data == {"registries": ["a.io", "b.io"]}
+    assert found[3].data == {"registries": ["c.io"]}
+
+
+def test_a_registries_conf_that_has_no_meaning(managers: None, registries_conf: Path) -> None:
+    registries_conf.write_text("registries = 1")
+    with pytest.raises(ConfigError, match=str(registries_conf)):
+        entries_of(store=Store())
+
+
+class Opened:
+    """What stands for a `Runtime`."""
+
+    def __init__(self, entries: list[InfoData]) -> None:
+        self.info = lambda: entries
+
+    def get_containers(self) -> list[Any]:
+        statuses = tuple(map(ContainerStatus, (3, 5, 3, 1)))
+        return [SimpleNamespace(state=SimpleNamespace(status=status)) for status in statuses]
+
+
+def test_the_report_in_podmans_layout(managers: None, registries_conf: Path) -> None:
+    registries_conf.write_text(
+        'unqualified-search-registries = ["a.io"]\n[[registry]]\nlocation="b.io"\ninsecure=true\n'
+    )
+    report = system.report(Opened(entries_of(store=Store(), sharing="why")))  # type: ignore[arg-type]
+    assert list(report) == ["host", "registries", "store", "version"]
+    assert report["host"]["ociRuntime"]["name"] == "runc"
+    assert report["host"]["ociRuntime"]["path"] == "/opt/runc"
+    assert report["registries"] == {
+        "b.io": {"Prefix": "b.io", "Location": "b.io", "Insecure": True, "Blocked": False},
+        "search": ["a.io"],
+    }
+    assert report["store"] == {
+        "containerStore": {"number": 3, "paused": 1, "running": 2, "stopped": 1},
+        "graphDriverName": "overlay",
+        "graphOptions": {},
+        "graphRoot": "/graph",
+        "graphStatus": {"Backing Filesystem": "extfs", "Supports d_type": "true"},
+        "imageStore": {"number": 2},
+        "runRoot": "/run",
+        "sharing": "why",
+    }
+    assert report["version"]["Version"] == libpod.__version__
+    assert "store" not in system.report(Opened(entries_of()))  # type: ignore[arg-type]
+
+
+def test_the_version() -> None:
+    found = get_version()
+    assert found.version == libpod.__version__
+    assert found.python_version == platform.python_version()
+    assert found.os_arch == f"linux/{info.architecture()}"
+    assert 1_600_000_000 < found.built <= time.time()
+    assert found.git_commit == ""
