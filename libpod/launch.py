@@ -54,6 +54,7 @@ class Launch:
         self.exit: Exit | None = None
         self._command = ""
         self._created_here = False
+        self._watched = False
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
@@ -109,7 +110,10 @@ class Launch:
 
     def watch(self, on_exit: Callable[[], None]) -> None:
         """Has `exit` and `ended` set when the exit is final, and calls `on_exit` then, in
-        another thread or at once."""
+        another thread or at once; once."""
+        if self._watched:
+            return
+        self._watched = True
 
         def ended(exit: Exit | None) -> None:
             self.exit = exit
@@ -119,7 +123,7 @@ class Launch:
 
         if self._monitor is not None:
             self.engine.exits.add(self.bundle.container_id, self._monitor, ended)
-        elif not self.ended.is_set():
+        else:
             ended(self.engine.exits.read(self.bundle.container_id) or Exit(LOST, time.time()))
 
     def clear_unfinished(self) -> None:

@@ -340,10 +340,9 @@ class Life:
 
     def watched(self) -> Launch:
         """The same, with its `ended` set when the exit is final."""
-        if self.launch is None:
-            launch = self.running()
-            launch.watch(self._on_exit)
-        return self.running()
+        launch = self.running()
+        launch.watch(self._on_exit)
+        return launch
 
     def init(self, detached: bool) -> None:
         """Has the OCI runtime create it."""
