@@ -123,8 +123,6 @@ def _open_standard_streams() -> None:
 
 
 def _dispatch(words: Sequence[str]) -> int:
-    if words[:2] == ["container", "cleanup"]:
-        return _clean_up(words[2:])  # each container's end brings one: it loads little
     from libpod.cli import flags
 
     top = _parser("libpod", _ABOUT, {**_VERBS, **_ABOUT_GROUPS})
@@ -135,8 +133,6 @@ def _dispatch(words: Sequence[str]) -> int:
         print(f"libpod version {__version__}")
         return 0
     found = _find_verb(words, before.args, top)
-    if found.phrase == "container cleanup":
-        return _clean_up([*found.flags, *found.rest])
     from importlib import import_module
 
     module = import_module(f"libpod.cli.{found.verb.module}")
@@ -150,13 +146,6 @@ def _dispatch(words: Sequence[str]) -> int:
         except Exception:
             log.debug("the command failed", exc_info=True)
             raise
-
-
-def _clean_up(words: Sequence[str]) -> int:
-    from libpod import cleanup
-
-    with _messages("warning"):
-        return cleanup.main(words)
 
 
 _ABOUT = "Run containers through conmon and an OCI runtime, without a daemon."

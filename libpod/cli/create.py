@@ -90,7 +90,7 @@ class Request(NamedTuple):
         Raises `NoSuchContainer` for one that it is to join or require, `ContainerExists`
         where its name is taken, and what `Runtime.create` raises.
         """
-        options = _options(runtime, self.args)
+        options = _options(runtime, self.job, self.args)
         cidfile = None if self.args.cidfile is None else _open_cidfile(self.args.cidfile)
         try:
             if self.args.replace:
@@ -164,7 +164,7 @@ def _works(flag: str) -> str:
     return f"what works is {', '.join(_JOINED[flag][1])}, container:NAME"
 
 
-def _options(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
+def _options(runtime: Runtime, job: Spec, args: argparse.Namespace) -> dict[str, Any]:
     """Those of the container, beside its job."""
     joined = {}
     for flag, (option, _modes) in _JOINED.items():
@@ -174,7 +174,8 @@ def _options(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
     return {
         **joined,
         "remove": args.rm,
-        "shm_private": args.ipc == "private" or None,
+        "shm_private": None if args.ipc is None else args.ipc == "private",
+        "user_volumes": [*(m.target for m in job.mounts), *job.tmpfs] or None,
         "dependencies": [runtime.lookup_container(word) for word in separated(args.requires)],
         "groups": separated(args.group_add) or None,
         "hosts": _hosts(args) or None,

@@ -226,6 +226,8 @@ def add_global(parser: Parser, *short_help: str) -> None:
     )
     group.add_argument("--runroot", **path, help="directory of the store's that a reboot clears")
     group.add_argument("--tmpdir", **path, help="directory of what a reboot clears")
+    # For the monitors' exit command: wherever the state is, whatever --root says.
+    group.add_argument("--static-dir", **{**path, "help": argparse.SUPPRESS})
     group.add_argument("--share", **text, help='"podman": its directories and its containers')
     group.add_argument("--namespace", **text, help="see only what is in it")
     group.add_argument("--runtime", **text, help="OCI runtime, a path or a name such as crun")
@@ -251,6 +253,7 @@ def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
             graph_root=getattr(args, "root", None), run_root=getattr(args, "runroot", None)
         )
     for flag, option in (
+        ("static_dir", "static_dir"),
         ("tmpdir", "tmp_dir"),
         ("share", "share"),
         ("namespace", "namespace"),
@@ -263,11 +266,18 @@ def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def load_base_config(args: argparse.Namespace) -> RuntimeConfig:
+    """The host's configuration, or that of --config, without the other flags."""
+    from libpod import config as configuration
+
+    return configuration.from_config(args.config) if "config" in args else configuration.load()
+
+
 def load_config(args: argparse.Namespace) -> RuntimeConfig:
     """The configuration that the global flags ask for."""
     from libpod import config as configuration
 
-    config = configuration.from_config(args.config) if "config" in args else configuration.load()
+    config = load_base_config(args)
     configuration.apply_options(config, runtime_options(args))
     return config
 

@@ -43,8 +43,8 @@ def execute(args: argparse.Namespace) -> int:
                 found.append(_find(runtime, word, args.type).inspect(size=args.size))
             except EmptyID:
                 raise
-            except LibpodError as error:
-                wrong.append(error)
+            except LibpodError as failure:
+                wrong.append(failure)
     if args.format is None or output.is_json(args.format):
         print(output.to_json(found, INDENT))
     elif found:

@@ -15,7 +15,7 @@ _PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)"
 def parse_duration(text: str) -> float:
     """Seconds from Go's form of a span, "1h30m" or "250ms".  Raises `InvalidArgument`."""
     sign = -1 if text.startswith("-") else 1
-    body = text.lstrip("+-") if text[:1] in ("+", "-") else text
+    body = text[1:] if text.startswith(("+", "-")) else text
     if body == "0":
         return 0.0
     if not re.fullmatch(f"(?:{_PART})+", body, re.ASCII):
