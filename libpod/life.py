@@ -189,9 +189,11 @@ class Life:
         """What is recorded now, as a record of its own: whoever holds the lock is at work
         with `record`.  Takes no lock.  Raises `ContainerRemoved`."""
         try:
-            return self.engine.state.container(self.id)
+            read = self.engine.state.container(self.id)
         except NoSuchContainer:
             raise self._gone() from None
+        read.recall(self.record)
+        return read
 
     def save(self, exit_code: int | None = None) -> None:
         self.engine.state.save_container(self.record, exit_code)
