@@ -240,7 +240,7 @@ class Life:
     def _find_exit(self) -> Exit | None:
         """How it ended, where that is final."""
         launch = self.launch
-        if launch is not None and launch.exit is not None:
+        if launch is not None and (launch.exit is not None or launch.is_awaited()):
             return launch.exit
         found = self.engine.exits.read(self.id)
         if found is not None:
@@ -365,7 +365,8 @@ class Life:
             self._owned = not detached
             self.launch = launched
         except BaseException:
-            self._undo_init(launched, before)
+            with self.engine.reserve.freed():
+                self._undo_init(launched, before)
             raise
 
     def _note_created(self, launched: Launch, bind_mounts: dict[str, str]) -> None:

@@ -50,7 +50,8 @@ class StorageFull(SystemCallError, StorageError):
     """The file system of the store, or the user's share of it, is full."""
 
 
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+"""What a system call says then."""
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def translated(doing: str, container_id: str | None = None) -> Iterator[None]:
     except OSError as error:
         at = f" ({os.fsdecode(error.filename)})" if error.filename else ""
         message = f"{doing}: {error.strerror or error}{at}"
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StorageFull(
                 message,
                 error.errno,
