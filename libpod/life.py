@@ -582,14 +582,18 @@ class Life:
     def take_over(self) -> None:
         """Makes this process the one in charge; it has the claim of one that died."""
         self._owned = True
-        self._settle()
-        if self.removed or self.engine.closed:
-            return
-        with suppress(ContainerRemoved, RuntimeStopped), self.locked():
-            if self.status in LIVE:
-                self.watched()
-            else:
+        with suppress(ContainerRemoved, RuntimeStopped):
+            with self.locked():
+                if self.status in LIVE:
+                    self.watched()
+                    return
+                # Perhaps in the middle of its creation.
+                Launch(self.engine, self.bundle()).abandon()
                 self._let_go()
+                if self.remove_at_end:
+                    self.remove()
+            if self.removed:
+                self.close()
 
 
 def is_monitor(pid: int, container_id: str) -> bool:

@@ -62,7 +62,8 @@ def translated(doing: str, container_id: str | None = None) -> Iterator[None]:
     except LibpodError:
         raise
     except OSError as error:
-        at = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        path = error.filename2 or error.filename  # a link's own is the second
+        at = f" ({os.fsdecode(path)})" if path else ""
         message = f"{doing}: {error.strerror or error}{at}"
         if error.errno in FULL:
             raise StorageFull(
