@@ -34,6 +34,18 @@ _NAMESPACES = (  # of the OCI spec, our member, and the name below /proc/PID/ns
 )
 
 
+def check(config: ContainerConfig, spec: dict[str, Any]) -> None:
+    """Raises the `InvalidArgument` with which `assemble` would refuse these options."""
+    etcfiles.check(
+        hostname=_hostname(config, spec),
+        network=_network(spec),
+        hosts=config.hosts,
+        dns_servers=config.dns_servers,
+        dns_search=config.dns_search,
+        dns_options=config.dns_options,
+    )
+
+
 def assemble(
     engine: Engine, record: ContainerRecord, spec: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -47,7 +59,7 @@ def assemble(
     config = record.config
     root = _root(config)
     joined = _join_namespaces(engine, config, spec)
-    bind_mounts = _etc_files(record, spec)
+    bind_mounts = _etc_files(engine, record, spec)
     shm = _shared_memory(engine, config)
     if shm:
         bind_mounts[SHM] = shm
@@ -100,28 +112,36 @@ def _join_namespaces(engine: Engine, config: ContainerConfig, spec: dict[str, An
 # --- mounts ---------------------------------------------------------------------
 
 
-def _etc_files(record: ContainerRecord, spec: dict[str, Any]) -> dict[str, str]:
-    """/etc/hosts and its kin, but for those that the user mounts himself."""
+def _etc_files(engine: Engine, record: ContainerRecord, spec: dict[str, Any]) -> dict[str, str]:
+    """/etc/hosts and its kin, but for those that the user mounts himself; in another
+    container's network, that container's."""
     config = record.config
+    taken = {str(mount["destination"]) for mount in spec["mounts"]}
+    lent = {}
+    if config.net_ns_from:
+        theirs = engine.state.container(config.net_ns_from).state.bind_mounts
+        names = (etcfiles.HOSTS, etcfiles.RESOLV_CONF)
+        lent = {name: theirs[name] for name in names if name in theirs and name not in taken}
     text = ""
     if config.privileged:
         text = etcfiles.containerenv(name=record.name, container_id=record.id)
-    return etcfiles.write(
+    made = etcfiles.write(
         record.state.run_dir,
         hostname=_hostname(config, spec),
         name=record.name,
-        network=_network(config, spec),
+        network=_network(spec),
         hosts=config.hosts,
         dns_servers=config.dns_servers,
         dns_search=config.dns_search,
         dns_options=config.dns_options,
         containerenv=text,
         label=config.mount_label,
-        without={str(mount["destination"]) for mount in spec["mounts"]},
+        without=taken | lent.keys(),
     )
+    return made | lent
 
 
-def _network(config: ContainerConfig, spec: dict[str, Any]) -> str:
+def _network(spec: dict[str, Any]) -> str:
     """ "host" where the spec leaves it in the host's network namespace, else "none": no
     other network is built yet."""
     return "none" if _has_namespace(spec, "network") else "host"
@@ -166,7 +186,7 @@ def _set_user(config: ContainerConfig, root: str, process: dict[str, Any]) -> No
     if not (config.user or config.groups):
         return
     user = users.lookup(root, config.user or None)
-    extra = users.groups(root, config.groups) if config.groups else ()
+    extra = users.groups(root, config.groups)
     process["user"] = {
         **(process.get("user") or {}),
         "uid": user.uid,

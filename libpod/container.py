@@ -478,7 +478,7 @@ class Container:
 
         with self._locked():
             root = self.record.config.rootfs
-        export.export(root, path)
+        export.export(root, os.fspath(path) if isinstance(path, os.PathLike) else path)
 
     def rename(self, name: str) -> None:
         """Gives it another name.  Raises `ContainerExists`, `InvalidArgument`."""

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from libpod import names
+from libpod import assemble, names
 from libpod.container import STOP_TIMEOUT, Container
 from libpod.errors import ContainerExists, LibpodError, NoSuchContainer, NoSuchPod, SystemCallError
 from libpod.failpoint import reach
 from libpod.life import AUTOREMOVE
+from libpod.settings import RUNTIME_PATH
 from libpod.state.handles import ContainerRecord
 from libpod.state.records import ContainerConfig, ContainerState, ContainerStatus
 from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
@@ -73,13 +74,21 @@ def create(
         "log_size": max(engine.config.max_log_size, 0),
         "conmon_pid_file": f"{run_dir}/conmon.pid",
         "pid_file": f"{run_dir}/pidfile",
-        "oci_runtime": engine.oci.name,
+        "oci_runtime": _runtime_name(engine),
         "namespace": engine.state.namespace,
         "stop_timeout": STOP_TIMEOUT,
         **members,
     }
     config = ContainerConfig(spec, **chosen_members)
+    assemble.check(config, spec)
     return _register(engine, config, run_dir)
+
+
+def _runtime_name(engine: Engine) -> str:
+    """podman's: a path only where the name would not lead to it."""
+    oci = engine.oci
+    places = (path for path in RUNTIME_PATH if os.path.basename(path) == oci.name)
+    return oci.name if next(filter(os.path.isfile, places), None) == oci.path else oci.path
 
 
 def is_taken(engine: Engine, name: str) -> bool:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from libpod.errors import LibpodError
 from libpod.exits import ExitWatcher
+from libpod.oci import find_binary
 from libpod.owners import Owners
+from libpod.settings import RUNTIME_PATH
 
 if TYPE_CHECKING:
     from libpod.host import Host
@@ -45,6 +47,7 @@ class Engine:
         paths: its directories.
         host, oci: the host, and the OCI runtime under conmon.
         state, store, locks: records, layers and directories, locks of containers.
+        sharing: why podman and we share state here; None where we do not.
         owners: who looks after which running container.
         exits: sees containers end; releaser: clears up after those nobody waits for.
         reserve: descriptors for clearing up.
@@ -59,6 +62,7 @@ class Engine:
         state: State,
         store: Store,
         locks: LockManager,
+        sharing: str | None = None,
     ) -> None:
         self.config = config
         self.paths = paths
@@ -67,6 +71,7 @@ class Engine:
         self.state = state
         self.store = store
         self.locks = locks
+        self.sharing = sharing
         self.owners = Owners(paths.tmp_dir)
         self.exits = ExitWatcher(oci.exit_dir)
         self.releaser = Releaser()
@@ -83,6 +88,19 @@ class Engine:
         self.locks.close()
         self.state.close()
         self.reserve.close()
+
+    def oci_of(self, name: str) -> OCIRuntime:
+        """The OCI runtime that a container was made for: a name, or a path.
+
+        Raises `InvalidArgument` where it is not there any more.
+        """
+        if name in ("", self.oci.name, self.oci.path):
+            return self.oci
+        paths = [name]
+        if "/" not in name:
+            known = (*self.config.runtime_path, *RUNTIME_PATH)
+            paths = [path for path in known if os.path.basename(path) == name]
+        return self.oci.another(find_binary(f"OCI runtime {name}", paths))
 
     def exit_command(self, container_id: str, remove: bool) -> list[str]:
         """What conmon runs after a container that outlives its creator."""

@@ -22,7 +22,7 @@ from libpod import _spawn, attach
 from libpod.cgroup import Usage
 from libpod.errors import LibpodError, SystemCallError
 from libpod.exits import LOST, Exit
-from libpod.oci import Bundle
+from libpod.oci import Bundle, OCIRuntime
 
 if TYPE_CHECKING:
     import socket
@@ -39,30 +39,32 @@ class Launch:
     """The processes, files and cgroup of one container.
 
     Attributes:
-        bundle: what conmon and the OCI runtime are told.
+        bundle: what conmon and the OCI runtime are told; oci: that runtime.
         pid: of the container's first process once created.
         ended: set when the exit is final, or nobody watches any more.
         exit: how it ended, once it has.
     """
 
-    def __init__(self, engine: Engine, bundle: Bundle) -> None:
+    def __init__(self, engine: Engine, bundle: Bundle, oci: OCIRuntime) -> None:
         self.engine = engine
+        self.oci = oci
         self.bundle = bundle
         self.pid = 0
         self.ended = threading.Event()
         self.exit: Exit | None = None
         self._command = ""
         self._created_here = False
+        self._watched = False
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
         self._watched = False
 
     @classmethod
-    def adopt(cls, engine: Engine, bundle: Bundle, pid: int) -> Launch:
+    def adopt(cls, engine: Engine, bundle: Bundle, oci: OCIRuntime, pid: int) -> Launch:
         """That of a container which another process has created; `pid` is 0 where its
         first process is known to have ended."""
-        launch = cls(engine, bundle)
+        launch = cls(engine, bundle, oci)
         launch.pid = pid
         if pid > 0:
             launch._init = launch._open_init(pid)
@@ -101,7 +103,7 @@ class Launch:
         """Has the container created; `on_exit` is called from another thread when its
         exit is final.  On a failure nothing of it is left but the bundle's files."""
         self._created_here = True
-        created = self.engine.oci.create(self.bundle, command=self._command)
+        created = self.oci.create(self.bundle, command=self._command)
         self.pid = created.pid
         self._monitor = created.monitor
         self._init = self._open_init(created.pid)
@@ -109,7 +111,10 @@ class Launch:
 
     def watch(self, on_exit: Callable[[], None]) -> None:
         """Has `exit` and `ended` set when the exit is final, and calls `on_exit` then, in
-        another thread or at once."""
+        another thread or at once; once."""
+        if self._watched:
+            return
+        self._watched = True
 
         def ended(exit: Exit | None) -> None:
             self.exit = exit
@@ -120,7 +125,7 @@ class Launch:
         if self._monitor is not None:
             self._watched = True
             self.engine.exits.add(self.bundle.container_id, self._monitor, ended)
-        elif not self.ended.is_set():
+        else:
             ended(self.engine.exits.read(self.bundle.container_id) or Exit(LOST, time.time()))
 
     def is_awaited(self) -> bool:
@@ -132,7 +137,7 @@ class Launch:
         """Ends what a creator that died in the middle has left."""
         bundle = self.bundle
         left = (bundle.conmon_pid_file, bundle.pid_file)
-        if any(map(os.path.exists, (*left, self.engine.oci.state_dir(bundle.container_id)))):
+        if any(map(os.path.exists, (*left, self.oci.state_dir(bundle.container_id)))):
             log.info("container %s: clearing an unfinished creation", bundle.container_id)
             self.abandon()
 
@@ -142,8 +147,8 @@ class Launch:
         bundle = self.bundle
         self.engine.exits.forget(bundle.container_id)  # nobody asks how it ends
         if os.path.exists(bundle.conmon_pid_file) or self.engine.host.sessions_naming(bundle.marks):
-            self.engine.oci.abandon(bundle)
-        remove_tree(self.engine.oci.state_dir(bundle.container_id))
+            self.oci.abandon(bundle)
+        remove_tree(self.oci.state_dir(bundle.container_id))
         self.close()
         self.forget_files()
 
@@ -178,7 +183,7 @@ class Launch:
         return attach.connect(self.bundle.directory)
 
     def start(self) -> None:
-        self.engine.oci.start(self.bundle.container_id)
+        self.oci.start(self.bundle.container_id)
 
     def send_signal(self, number: int) -> bool:
         """Signals the first process; whether it was still there."""
@@ -242,11 +247,11 @@ class Launch:
         # Where the cgroup does not count, conmon leaves a file in its directory.
         oom = bool(usage.oom_kills) or os.path.exists(f"{bundle.directory}/oom")
         try:
-            self.engine.oci.delete(bundle.container_id)
+            self.oci.delete(bundle.container_id)
         except LibpodError as error:
             log.warning("%s; clearing up without it", error.message)
             cgroups.kill(bundle.cgroup)
-            remove_tree(self.engine.oci.state_dir(bundle.container_id))
+            remove_tree(self.oci.state_dir(bundle.container_id))
         # Gone by now, unless the runtime had forgotten the container.
         cgroups.remove(bundle.cgroup)
         return usage, oom

@@ -50,6 +50,7 @@ from libpod.storage.errors import NoSuchStorageContainer
 if TYPE_CHECKING:
     from libpod.engine import Engine
     from libpod.locks import ObjectLock
+    from libpod.oci import OCIRuntime
     from libpod.state.handles import ContainerRecord
 
 log = logging.getLogger("libpod.life")
@@ -246,7 +247,7 @@ class Life:
         if found is not None:
             return found
         if launch is None:
-            launch = Launch.adopt(self.engine, self.bundle(), self.record.state.pid)
+            launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
         try:
             if launch.has_monitor() or is_monitor(self.record.state.conmon_pid, self.id):
                 return None
@@ -263,8 +264,8 @@ class Life:
         """A start, pause or unpause that was not recorded, by a caller who was killed or by
         somebody who asked the OCI runtime."""
         before = self.status
-        oci, state = self.engine.oci, self.record.state
-        if before is ContainerStatus.CREATED and oci.was_started(self.id):
+        state = self.record.state
+        if before is ContainerStatus.CREATED and self.oci.was_started(self.id):
             state.started = state.started or time.time_ns()
             state.status = ContainerStatus.RUNNING
         if self.status is not ContainerStatus.CREATED:
@@ -290,6 +291,11 @@ class Life:
         state.conmon_pid = 0
 
     # --- its processes -------------------------------------------------------------
+
+    @property
+    def oci(self) -> OCIRuntime:
+        """The runtime that it was made for, whatever this process prefers."""
+        return self.engine.oci_of(self.record.config.oci_runtime)
 
     @property
     def remove_at_end(self) -> bool:
@@ -329,15 +335,14 @@ class Life:
     def running(self) -> Launch:
         """Its processes, also those that another process has started."""
         if self.launch is None:
-            self.launch = Launch.adopt(self.engine, self.bundle(), self.record.state.pid)
+            self.launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
         return self.launch
 
     def watched(self) -> Launch:
         """The same, with its `ended` set when the exit is final."""
-        if self.launch is None:
-            launch = self.running()
-            launch.watch(self._on_exit)
-        return self.running()
+        launch = self.running()
+        launch.watch(self._on_exit)
+        return launch
 
     def init(self, detached: bool) -> None:
         """Has the OCI runtime create it."""
@@ -346,7 +351,7 @@ class Life:
         if self.console_size:
             size = dict(zip(("height", "width"), self.console_size, strict=True))
             spec["process"]["consoleSize"] = size
-        launched = Launch(self.engine, self.bundle(terminal, detached))
+        launched = Launch(self.engine, self.bundle(terminal, detached), self.oci)
         launched.clear_unfinished()
         before = self.record.state.but()
         try:
@@ -398,7 +403,7 @@ class Life:
         """Starts the command of a created container.  One whose start failed is of no use:
         it is ended, and the caller has the error."""
         try:
-            self.engine.oci.start(self.id)
+            self.oci.start(self.id)
         except BaseException:
             self.end(self.watched(), 0, None)
             self.sync()
@@ -436,7 +441,7 @@ class Life:
     def pause(self, launched: Launch) -> bool:
         """Freezes it; False where it has ended just now."""
         try:
-            self.engine.oci.pause(self.id)
+            self.oci.pause(self.id)
         except OCIRuntimeFailed:
             if launched.has_process():
                 raise
@@ -447,7 +452,7 @@ class Life:
         return True
 
     def unpause(self) -> None:
-        self.engine.oci.resume(self.id)
+        self.oci.resume(self.id)
         reach("unpause.resumed")
         self.record.state.status = ContainerStatus.RUNNING
         self.save()
@@ -517,7 +522,7 @@ class Life:
                 + ", ".join(dependents),
                 container_id=self.id,
             )
-        Launch(engine, self.bundle()).clear_unfinished()
+        Launch(engine, self.bundle(), self.oci).clear_unfinished()
         self.unmount()
         reach("remove.unmounted")
         with suppress(NoSuchStorageContainer):  # by podman, or at our last attempt

@@ -178,6 +178,11 @@ def open_manager(
     return ShmManager(shm_path or default_path(rootless_uid), num_locks)
 
 
+def recorded_kind(tmp_dir: str) -> str | None:
+    """The kind of the locks in a runtime directory; None where there are none yet."""
+    return _read_kind(os.path.join(tmp_dir, _RECORD))
+
+
 # --- which kind --------------------------------------------------------------------
 
 

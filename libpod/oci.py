@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import logging
@@ -153,16 +154,17 @@ class OCIRuntime:
         conmon_env: Sequence[str],
         tmp_dir: str,
         no_pivot_root: bool,
-        root: str | None = None,
+        roots: str | None = None,
     ) -> None:
-        """`root` is the runtime's own directory; below `tmp_dir` where None."""
+        """`roots` has a directory of its own for each OCI runtime; `tmp_dir` where None."""
         self.host = host
         self.path = path
         self.name = os.path.basename(path)
         self.conmon_path = conmon_path
         self.exit_dir = f"{tmp_dir}/exits"
         self._socket_dir = f"{tmp_dir}/socket"
-        self._root = root or f"{tmp_dir}/{self.name}"
+        self._roots = roots or tmp_dir
+        self._root = f"{self._roots}/{self.name}"
         self._no_pivot_root = no_pivot_root
         self._env = {"XDG_RUNTIME_DIR": tmp_dir, "PATH": os.defpath}
         self._conmon_env = dict(entry.split("=", 1) for entry in conmon_env)
@@ -171,6 +173,14 @@ class OCIRuntime:
             "_OCI_STARTPIPE": "4",
             "XDG_RUNTIME_DIR": tmp_dir,
         }
+
+    def another(self, path: str) -> OCIRuntime:
+        """The same, but with another runtime's binary."""
+        other = copy.copy(self)
+        other.path = path
+        other.name = os.path.basename(path)
+        other._root = f"{self._roots}/{other.name}"
+        return other
 
     def state_dir(self, container_id: str) -> str:
         """Where crun and runc keep what they know of a container."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libpod import config as configuration
 from libpod import locks, refresh, rundir
@@ -26,6 +26,10 @@ from libpod.state import open_state
 from libpod.state.paths import RuntimePaths
 from libpod.storage import Store
 
+if TYPE_CHECKING:
+    from libpod.locks import LockManager
+    from libpod.podman import Sharing
+
 log = logging.getLogger("libpod.opening")
 
 DATABASE = "bolt_state.db"
@@ -33,6 +37,7 @@ DATABASE = "bolt_state.db"
 
 DRIVER = "overlay"
 
+_OWN_RUN_DIR = "/run/libpod-core"
 _PODMAN_OCI_ROOTS = "/run"
 """Where crun and runc keep what they know when podman calls them: /run/crun, /run/runc."""
 
@@ -50,25 +55,49 @@ def open_engine(config: RuntimeConfig, options: Mapping[str, Any]) -> Engine:
     programs = _Programs(
         find_runtime(host.cgroups, config.runtime_path), find_binary("conmon", config.conmon_path)
     )
+    paths, said = _directories(config, options)
+    sharing = _check_sharing(config, host, paths) if config.share else None
     with ExitStack() as undo:
-        paths, explicit = _directories(config, options)
         rundir.make_dir(paths.static_dir, 0o755)
-        opened = open_state(
-            config.state_type, f"{paths.static_dir}/{DATABASE}", paths, explicit, paths
-        )
+        database = f"{paths.static_dir}/{DATABASE}"
+        opened = open_state(config.state_type, database, paths, said, paths)
         undo.callback(opened.state.close)
         paths = opened.paths
         opened.state.set_namespace(config.namespace)
         rundir.make_tree(paths.tmp_dir, paths.static_dir)
         store = Store(paths.graph_root, paths.run_root, paths.graph_driver)
-        manager = locks.open_manager(
-            getattr(config, "lock_type", None) or locks.FLOCK, paths.tmp_dir
-        )
+        manager = _open_locks(config, paths.tmp_dir, sharing)
         undo.callback(manager.close)
         refresh.refresh_once(paths.tmp_dir, opened.state, store, manager)
         oci = _oci_runtime(config, host, programs, paths)
         undo.pop_all()
-    return Engine(config, paths, host, oci, opened.state, store, manager)
+    why = None if sharing is None else sharing.why
+    return Engine(config, paths, host, oci, opened.state, store, manager, why)
+
+
+def _check_sharing(config: RuntimeConfig, host: Host, paths: RuntimePaths) -> Sharing:
+    """Raises `SharingRefused` where podman does not use the same state."""
+    from libpod import podman
+
+    rundir.make_dir(_OWN_RUN_DIR, 0o751)
+    return podman.check_sharing(
+        paths.static_dir,
+        paths.graph_root,
+        os.environ,
+        os.getuid(),
+        host.run_tool,
+        run_root=paths.run_root,
+        lock_type=config.lock_type,
+        cache=f"{_OWN_RUN_DIR}/podman-version",
+    )
+
+
+def _open_locks(config: RuntimeConfig, tmp_dir: str, sharing: Sharing | None) -> LockManager:
+    """By what somebody asked for, else by what is used in these directories."""
+    if sharing is not None:
+        return locks.open_manager(sharing.lock_type, tmp_dir, num_locks=sharing.num_locks)
+    kind = config.lock_type or locks.recorded_kind(tmp_dir) or locks.FLOCK
+    return locks.open_manager(kind, tmp_dir, num_locks=config.num_locks)
 
 
 def _directories(
@@ -76,7 +105,7 @@ def _directories(
 ) -> tuple[RuntimePaths, Collection[str]]:
     """Where things are unless the database knows better, and which of it was said by
     somebody, so that the database must agree."""
-    said = _said(config)
+    said = {} if config.share else _said(config)
     chosen = configuration.resolve_defaults(config, os.environ, os.getuid(), options)
     paths = RuntimePaths(
         chosen.static_dir,
@@ -86,7 +115,17 @@ def _directories(
         config.storage_config.graph_driver_name or DRIVER,
         f"{chosen.graph_root}/volumes",
     )
+    if config.share:  # as in podman: what an option says, but for the tmpdir
+        return paths, {name for name in _OPTIONS if _OPTIONS[name](options)}
     return paths, {name for name, value in said.items() if value == getattr(paths, name)}
+
+
+_OPTIONS: dict[str, Callable[[Mapping[str, Any]], object]] = {
+    "static_dir": lambda options: options.get("static_dir"),
+    "run_root": lambda options: getattr(options.get("storage_config"), "run_root", None),
+    "graph_root": lambda options: getattr(options.get("storage_config"), "graph_root", None),
+}
+"""Which option says where a directory is, shared with podman."""
 
 
 def _said(config: RuntimeConfig) -> dict[str, str | None]:
@@ -101,7 +140,6 @@ def _said(config: RuntimeConfig) -> dict[str, str | None]:
 def _oci_runtime(
     config: RuntimeConfig, host: Host, programs: _Programs, paths: RuntimePaths
 ) -> OCIRuntime:
-    name = os.path.basename(programs.oci)
     return OCIRuntime(
         host,
         path=programs.oci,
@@ -109,7 +147,7 @@ def _oci_runtime(
         conmon_env=config.conmon_env_vars,
         tmp_dir=paths.tmp_dir,
         no_pivot_root=config.no_pivot_root,
-        root=f"{_PODMAN_OCI_ROOTS}/{name}" if config.share else None,
+        roots=_PODMAN_OCI_ROOTS if config.share else None,
     )
 
 
@@ -130,5 +168,3 @@ def _check_built(config: RuntimeConfig, options: Mapping[str, Any]) -> None:
             )
         _tell_systemd(logging.INFO if config.of_host else logging.WARNING)
         config.cgroup_manager = "cgroupfs"
-    if config.share is not None:
-        raise NotBuilt("sharing with podman is not built yet", remedy="leave share alone")

@@ -335,7 +335,7 @@ class Runtime:
         from libpod import info
 
         self._check()
-        return info.collect(self._engine.oci)
+        return info.collect(self._engine.oci, self.store, sharing=self._engine.sharing)
 
     def refresh(self) -> None:
         """Does what is done after a reboot: nothing is taken to run, or to be mounted.

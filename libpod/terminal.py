@@ -192,6 +192,7 @@ def run(
     detach_keys: bytes = b"",
     signal_proxy: bool = True,
     timeout: float | None = None,
+    detach: bool = False,
 ) -> Outcome:
     """Runs a configured container on our own streams until it ends.
 
@@ -204,6 +205,7 @@ def run(
         detach_keys: see `Pump`; looked for where our input is a terminal.
         signal_proxy: whether signals that we receive are passed on.
         timeout: seconds after which all its processes are killed.
+        detach: see `Container.init`.
 
     Raises `SystemCallError` where our own streams fail, `Interrupted`, and what
     creating and starting a container raises.  The container is left as it is then.
@@ -215,7 +217,7 @@ def run(
     if terminal:
         signals.on_resize(lambda: _resize(container))
         _resize(container)
-    container.init()
+    container.init(detach)
     raw = raw_mode(STDIN_FD) if typed and terminal else nullcontext()
     with container.connect() as connection, raw:
         if terminal:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,19 +33,54 @@ class _Verb(NamedTuple):
     about: str
 
 
+_CONTAINER_VERBS = {
+    "create": _Verb("create", "Create a new container without starting it."),
+    "exists": _Verb("containers", "Say by the exit code whether a container is there."),
+    "export": _Verb("files", "Write a container's files as a tar archive."),
+    "inspect": _Verb("inspect", "Show all that is known of containers."),
+    "kill": _Verb("containers", "Send a signal to containers."),
+    "mount": _Verb("files", "Show where containers' files are on the host."),
+    "pause": _Verb("containers", "Freeze the processes of containers."),
+    "ps": _Verb("ps", "List containers."),
+    "rename": _Verb("containers", "Give a container another name."),
+    "restart": _Verb("containers", "Stop containers and start them again."),
+    "rm": _Verb("containers", "Remove containers."),
+    "run": _Verb("run", "Run a command in a new container."),
+    "start": _Verb("start", "Start containers."),
+    "stop": _Verb("containers", "End containers."),
+    "unmount": _Verb("files", "Undo what mount did."),
+    "unpause": _Verb("containers", "Let the processes of containers go on."),
+    "wait": _Verb("containers", "Wait for the end of containers and show their exit codes."),
+}
+
 _VERBS = {
+    **_CONTAINER_VERBS,
     "doctor": _Verb("system", "Say what keeps this host from running containers."),
     "info": _Verb("system", "Show what this host is and what runs containers on it."),
-    "run": _Verb("run", "Run a command in a new container."),
     "version": _Verb("system", "Show the versions of libpod, conmon and the OCI runtime."),
 }
 
+_GROUPS = {
+    "container": {
+        **_CONTAINER_VERBS,
+        "cleanup": _Verb("cleanup", "Give back what ended containers still hold."),
+    },
+    "system": {
+        "audit": _Verb("audit", "Show what nobody owns: processes, mounts, files."),
+        "refresh": _Verb("audit", "Bring containers up to date as after a reboot."),
+        "sweep": _Verb("audit", "Clear what audit shows."),
+    },
+}
+"""Verbs of two words."""
+
+_ALIASES = {"umount": "unmount", "container umount": "container unmount",
+            "container list": "container ps", "container ls": "container ps"}  # fmt: skip
+
 _LATER = frozenset(
     """
-    attach build commit container cp create diff events exec export healthcheck history image
-    images import init inspect kill load login logout logs mount network pause pod port ps pull push
-    rename restart rm rmi save search secret start stats stop system tag top umount unmount unpause
-    unshare untag update volume wait
+    attach build commit cp diff events exec healthcheck history image images import init load login
+    logout logs network pod port pull push rmi save search secret stats tag top unshare untag update
+    volume
     """.split()
 )
 """podman's other verbs."""
@@ -90,27 +125,20 @@ def _open_standard_streams() -> None:
 def _dispatch(words: Sequence[str]) -> int:
     from libpod.cli import flags
 
-    top = _top_parser()
+    top = _parser("libpod", _ABOUT, {**_VERBS, **_ABOUT_GROUPS})
     before = top.parse(words)
     if before.version:
         from libpod import __version__
 
         print(f"libpod version {__version__}")
         return 0
-    if not before.args:
-        raise top.wrong("missing command 'libpod COMMAND'")
-    name, *rest = before.args
-    if name not in _VERBS:
-        raise _no_such_verb(name, top)
+    found = _find_verb(words, before.args, top)
     from importlib import import_module
 
-    module = import_module(f"libpod.cli.{_VERBS[name].module}")
-    parser: Parser = module.parser(name, _VERBS[name].about)
+    module = import_module(f"libpod.cli.{found.verb.module}")
+    parser: Parser = module.parser(found.phrase, found.verb.about)
     flags.add_global(parser)
-    args = parser.parse(rest)
-    for flag, value in vars(before).items():
-        if flag not in args:
-            setattr(args, flag, value)
+    args = parser.parse([*found.flags, *found.rest])
     with _messages(getattr(args, "log_level", "warning")) as log:
         try:
             code: int = module.execute(args)
@@ -120,27 +148,73 @@ def _dispatch(words: Sequence[str]) -> int:
             raise
 
 
-def _top_parser() -> Parser:
+_ABOUT = "Run containers through conmon and an OCI runtime, without a daemon."
+_ABOUT_GROUPS = {
+    "container": _Verb("", "Manage containers: the verbs above, and cleanup."),
+    "system": _Verb("", "Audit, sweep and refresh what libpod has on this host."),
+}
+
+
+class _Found(NamedTuple):
+    phrase: str
+    verb: _Verb
+    flags: list[str]
+    """The global flags before it."""
+    rest: list[str]
+    """What is behind it."""
+
+
+def _find_verb(words: Sequence[str], args: Sequence[str], top: Parser) -> _Found:
+    """What one or two words name; `args` are `words` without the flags before them."""
+    prefix, verbs, parser = "", _VERBS, top
+    before = _flags_before(words, args)
+    rest = list(args)
+    if rest and rest[0] in _GROUPS:
+        prefix, *inner = rest
+        verbs = _GROUPS[prefix]
+        parser = _parser(f"libpod {prefix}", _ABOUT_GROUPS[prefix].about, verbs)
+        rest = list(parser.parse(inner).args)
+        before += _flags_before(inner, rest)
+    if not rest:
+        raise parser.wrong(f"missing command '{parser.prog} COMMAND'")
+    name = rest.pop(0)
+    phrase = f"{prefix} {name}".strip()
+    phrase = _ALIASES.get(phrase, phrase)
+    verb = verbs.get(phrase.split()[-1])
+    if verb is None:
+        raise _no_such_verb(name, parser, verbs)
+    return _Found(phrase, verb, before, rest)
+
+
+def _flags_before(words: Sequence[str], args: Sequence[str]) -> list[str]:
+    flags = list(words[: len(words) - len(args)])
+    return flags[:-1] if flags[-1:] == ["--"] else flags
+
+
+def _parser(command: str, about: str, verbs: Mapping[str, _Verb]) -> Parser:
+    """Of what stands before a verb."""
     from libpod.cli import flags
 
-    width = max(map(len, _VERBS))
-    verbs = "\n".join(f"  {name:{width}}  {verb.about}" for name, verb in _VERBS.items())
-    about = "Run containers through conmon and an OCI runtime, without a daemon."
-    top = flags.Parser("libpod", "[options] COMMAND", f"{about}\n\nCommands:\n{verbs}")
-    group = top.add_argument_group("Options")
-    group.add_argument("-v", "--version", action="store_true", help="show the version and exit")
-    flags.add_global(top, "-h")
-    return top
+    width = max(map(len, verbs))
+    lines = "\n".join(f"  {name:{width}}  {verbs[name].about}" for name in sorted(verbs))
+    parser = flags.Parser(
+        command, "[options] COMMAND", f"{about}\n\nCommands:\n{lines}", mixed=False
+    )
+    group = parser.add_argument_group("Options")
+    if command == "libpod":
+        group.add_argument("-v", "--version", action="store_true", help="show the version and exit")
+    flags.add_global(parser, "-h")
+    return parser
 
 
-def _no_such_verb(name: str, top: Parser) -> LibpodError:
+def _no_such_verb(name: str, parser: Parser, verbs: Mapping[str, _Verb]) -> LibpodError:
     if name in _LATER:
         from libpod.errors import NotBuilt
 
-        return NotBuilt(f"`libpod {name}` is not built yet", remedy="see 'libpod --help'")
+        return NotBuilt(f"`{parser.prog} {name}` is not built yet", remedy="see 'libpod --help'")
     from libpod.cli.flags import perhaps
 
-    return top.wrong(f"unrecognized command `libpod {name}`{perhaps(name, _VERBS)}")
+    return parser.wrong(f"unrecognized command `{parser.prog} {name}`{perhaps(name, verbs)}")
 
 
 # --- messages -------------------------------------------------------------------
@@ -149,10 +223,16 @@ def _no_such_verb(name: str, top: Parser) -> LibpodError:
 def _report(error: LibpodError) -> int:
     from libpod.errors import CommandNotExecutable, CommandNotFound
 
-    _say(f"Error: {error}")
+    say_error(error)
     if isinstance(error, CommandNotFound):
         return NOT_FOUND
     return NOT_EXECUTABLE if isinstance(error, CommandNotExecutable) else FAILED
+
+
+def say_error(error: LibpodError) -> None:
+    """podman's line for a failure."""
+    sys.stdout.flush()  # what worked stands before it, where both go to one place
+    _say(f"Error: {error}")
 
 
 def _say(text: str) -> None:

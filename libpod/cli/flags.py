@@ -2,17 +2,17 @@
 """The command line's grammar, which is podman's, over argparse; and the flags that
 every command takes.
 
-As in podman, flags end at the first word that is none, so that a container's
-command keeps its own; a flag's value may begin with a dash; short flags can be
-joined (`-it`, `-eA=B`); a switch can be set (`--rm=false`).  argparse reads some of
-these otherwise, so words are first brought into the one form that it cannot
-misread, `--name=value`.
+As in podman, a verb with a container's command has its flags before the first word
+that is none, so that the command keeps its own; elsewhere flags stand anywhere.  A
+flag's value may begin with a dash; short flags can be joined (`-it`, `-eA=B`); a
+switch can be set (`--rm=false`).  argparse reads some of these otherwise, so words
+are first brought into the one form that it cannot misread, `--name=value`.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from libpod.errors import InvalidArgument, NotBuilt
@@ -28,11 +28,11 @@ LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"
 
 GLOBAL_NOT_BUILT = frozenset(
     """
-    --runroot --share --namespace --storage-driver --storage-opt --events-backend --hooks-dir
-    --transient-store --network-cmd-path --network-config-dir --runtime-flag --syslog --volumepath
+    --storage-driver --storage-opt --events-backend --hooks-dir --transient-store
+    --network-cmd-path --network-config-dir --runtime-flag --syslog --volumepath
     """.split()
 )
-"""Global flags of podman, and of the plan, that have no effect in this version."""
+"""Global flags of podman that have no effect in this version."""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -51,10 +51,17 @@ class Parser(argparse.ArgumentParser):
         usage: what follows it.
         about: one paragraph for `--help`.
         not_built: flags that are known but not there yet.
+        mixed: flags may stand behind words that are none.
     """
 
     def __init__(
-        self, command: str, usage: str, about: str, not_built: frozenset[str] = frozenset()
+        self,
+        command: str,
+        usage: str,
+        about: str,
+        not_built: frozenset[str] = frozenset(),
+        *,
+        mixed: bool = True,
     ) -> None:
         super().__init__(
             prog=command,
@@ -65,20 +72,27 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self._not_built = not_built | GLOBAL_NOT_BUILT
+        self._mixed = mixed
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The flags at the beginning of `words`; `args` has what follows them.
+        """The flags of `words`; `args` has what is none.
 
         Raises `InvalidArgument`, and `NotBuilt` for a flag that is not there yet.
         """
         options: list[str] = []
+        args: list[str] = []
         rest = list(words)
-        while rest and rest[0].startswith("-") and rest[0] != "-":
+        while rest and (self._mixed or _is_flag(rest[0])):
             word = rest.pop(0)
             if word == "--":
                 break
-            options += self._long(word, rest) if word[1] == "-" else self._short(word, rest)
-        return self.parse_args(options, argparse.Namespace(args=rest))
+            if not _is_flag(word):
+                args.append(word)
+            elif word[1] == "-":
+                options += self._long(word, rest)
+            else:
+                options += self._short(word, rest)
+        return self.parse_args(options, argparse.Namespace(args=args + rest))
 
     def error(self, message: str) -> NoReturn:
         raise self.wrong(message)
@@ -88,7 +102,7 @@ class Parser(argparse.ArgumentParser):
         return InvalidArgument(message, remedy=f"see '{self.prog} --help'")
 
     def switch(
-        self, group: argparse._ArgumentGroup, *names: str, help: str, default: bool = False
+        self, group: argparse._ArgumentGroup, *names: str, help: str, default: bool | None = False
     ) -> None:
         """Adds a flag that is there or not."""
         group.add_argument(
@@ -132,6 +146,10 @@ class Parser(argparse.ArgumentParser):
         return option if value is None else f"{option}={value}"
 
 
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word != "-"
+
+
 def perhaps(word: str, known: Iterable[str]) -> str:
     """What may have been meant by an unknown word, to be put behind it; or nothing."""
     import difflib
@@ -164,11 +182,35 @@ def integer(text: str) -> int:
     return int(text)
 
 
+def not_negative(text: str) -> int:
+    """An integer from 0 on; for argparse's `type`."""
+    value = integer(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, found {text!r}")
+    return value
+
+
 def not_empty(text: str) -> str:
     """Text that is there; for argparse's `type`."""
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
     return text
+
+
+def separated(texts: Iterable[str]) -> list[str]:
+    """The values of a flag that takes several: commas separate them, too."""
+    return [part for text in texts for part in text.split(",")]
+
+
+def named(flag: str, texts: Iterable[str], separator: str) -> Iterator[tuple[str, str]]:
+    """(name, value) of each text, which must not repeat a name."""
+    seen = set()
+    for text in texts:
+        name, _, value = text.partition(separator)
+        if name in seen:
+            raise InvalidArgument(f"{flag}: {name} is given twice")
+        seen.add(name)
+        yield name, value
 
 
 def add_global(parser: Parser, *short_help: str) -> None:
@@ -182,7 +224,12 @@ def add_global(parser: Parser, *short_help: str) -> None:
     group.add_argument(
         "--root", **path, help="directory of what stays; containers are in PATH/libpod"
     )
+    group.add_argument("--runroot", **path, help="directory of the store's that a reboot clears")
     group.add_argument("--tmpdir", **path, help="directory of what a reboot clears")
+    # For the monitors' exit command: wherever the state is, whatever --root says.
+    group.add_argument("--static-dir", **{**path, "help": argparse.SUPPRESS})
+    group.add_argument("--share", **text, help='"podman": its directories and its containers')
+    group.add_argument("--namespace", **text, help="see only what is in it")
     group.add_argument("--runtime", **text, help="OCI runtime, a path or a name such as crun")
     group.add_argument("--conmon", **path, help="container monitor")
     group.add_argument("--cgroup-manager", **text, help='"cgroupfs"; "systemd" is not built yet')
@@ -199,12 +246,17 @@ def add_global(parser: Parser, *short_help: str) -> None:
 def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
     """The global flags as options of `Runtime`."""
     options: dict[str, Any] = {}
-    if "root" in args:
+    if "root" in args or "runroot" in args:
         from libpod.settings import StorageConfig
 
-        options["storage_config"] = StorageConfig(graph_root=args.root)
+        options["storage_config"] = StorageConfig(
+            graph_root=getattr(args, "root", None), run_root=getattr(args, "runroot", None)
+        )
     for flag, option in (
+        ("static_dir", "static_dir"),
         ("tmpdir", "tmp_dir"),
+        ("share", "share"),
+        ("namespace", "namespace"),
         ("runtime", "oci_runtime"),
         ("conmon", "conmon_path"),
         ("cgroup_manager", "cgroup_manager"),
@@ -214,11 +266,18 @@ def runtime_options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def load_base_config(args: argparse.Namespace) -> RuntimeConfig:
+    """The host's configuration, or that of --config, without the other flags."""
+    from libpod import config as configuration
+
+    return configuration.from_config(args.config) if "config" in args else configuration.load()
+
+
 def load_config(args: argparse.Namespace) -> RuntimeConfig:
     """The configuration that the global flags ask for."""
     from libpod import config as configuration
 
-    config = configuration.from_config(args.config) if "config" in args else configuration.load()
+    config = load_base_config(args)
     configuration.apply_options(config, runtime_options(args))
     return config
 

@@ -4,21 +4,24 @@ templates, in one place.
 
 A template is text in which `{{.Field}}`, `{{.Outer.Inner}}`, `{{json .Field}}`
 and `{{json .}}` are replaced and `\\t` and `\\n` are tab and newline.  After the
-word `table` its columns, which tabs separate, are aligned under upper-case heads.
+word `table` its columns, which tabs or spaces separate, are aligned under heads.
 A field is found whatever its case: podman writes `{{.Host.OCIRuntime.Name}}` for
-what its JSON calls `host.ociRuntime.name`.
+what its JSON calls `host.ociRuntime.name`.  A value that is no text is written as
+Go writes it: `[a b]`, `map[k:v]`, `true`, `<no value>`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from libpod.errors import InvalidArgument
 
-_GUTTER = "  "
+_PADDING = 2
+_MIN_WIDTH = 12
 _WORKS = "what works is json, {{.Field}}, {{.Outer.Inner}}, {{json .}}, {{json .Field}}, table"
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
@@ -26,20 +29,23 @@ _INSIDE = re.compile(r"\s*(json\s+)?\.((?:\w+(?:\.\w+)*)?)\s*", re.ASCII)
 _ESCAPES = {"\\t": "\t", "\\n": "\n", "\\\\": "\\"}
 
 
-def to_json(value: object) -> str:
+def to_json(value: object, indent: int = 2) -> str:
     """Indented JSON without a newline at its end."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json.dumps(value, indent=indent, ensure_ascii=False)
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Lines of columns, each as wide as its widest cell; the first row is the heads."""
-    cells = [[" ".join(cell.split()) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (
-        _GUTTER.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in cells
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    """Lines of columns as podman's: two spaces behind the widest cell, a column at least
+    12 wide.  The first row is the heads."""
+    cells = [[cell if cell.isprintable() else _one_line(cell) for cell in row] for row in rows]
+    widths = [max(_MIN_WIDTH, max(map(len, c)) + _PADDING) for c in zip(*cells, strict=True)]
+    widths[-1] = 0
+    return "\n".join("".join(map(str.ljust, row, widths)) for row in cells)
+
+
+def _one_line(text: str) -> str:
+    """What cannot break a table, or write on a terminal what nobody meant."""
+    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
 
 
 # --- templates ------------------------------------------------------------------
@@ -55,33 +61,67 @@ class _Action(NamedTuple):
         value: Any = row
         for name in self.names:
             value = _field(value, name)
-        if isinstance(value, str) and not self.as_json:
-            return value
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if self.as_json:
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)
+        return value if isinstance(value, str) else go_text(value)
 
 
-def render(form: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Each row by a template, one below the other.
+def go_text(value: Any) -> str:
+    """A decoded JSON value as Go's templates write it."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "<no value>"
+    if isinstance(value, Mapping):
+        return "map[" + " ".join(f"{key}:{go_text(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, (list, tuple)):
+        return "[" + " ".join(map(go_text, value)) + "]"
+    return json.dumps(value)
+
+
+def is_json(form: str | None) -> bool:
+    """Whether a format asks for everything as JSON, as podman's listings see it."""
+    return form is not None and re.fullmatch(r"json|\{\{\s*json\s*\.?\s*\}\}", form) is not None
+
+
+def is_table(form: str) -> bool:
+    return re.match(r"\s*table\s", form) is not None
+
+
+def render(
+    form: str,
+    rows: Iterable[Mapping[str, Any]],
+    heads: Mapping[str, str] | None = None,
+    *,
+    noheading: bool = False,
+) -> str:
+    """Each row by a template, one below the other; `heads` are those of a table's
+    columns that are not the field's name in upper case.
 
     Raises `InvalidArgument` for what is not a template, and for a field that a row
     does not have.
     """
-    word = re.match(r"\s*table\s+", form)
-    parts = list(_parts(form[word.end() :] if word else form))
-    texts = [
-        "".join(part if isinstance(part, str) else part.fill(row) for part in parts) for row in rows
-    ]
-    if word is None:
-        return "\n".join(texts)
-    head = "".join(
-        part if isinstance(part, str) else "".join(part.names[-1:]).upper() for part in parts
-    )
-    lines = [text.split("\t") for text in (head, *texts)]
-    width = max(map(len, lines))
-    return table([*line, *[""] * (width - len(line))] for line in lines)
+    if not is_table(form):
+        parts = list(_parts(form))
+        return "\n".join(_fill(parts, row) for row in rows)
+    parts = list(_parts(re.sub(r"\s*table\s+", "", form, count=1), columns=True))
+    head = "".join(part if isinstance(part, str) else _head(part, heads or {}) for part in parts)
+    texts = [] if noheading else [head]
+    lines = [text.split("\t") for text in (*texts, *(_fill(parts, row) for row in rows))]
+    width = max(map(len, lines), default=0)
+    return table([*line, *[""] * (width - len(line))] for line in lines) if lines else ""
 
 
-def _parts(template: str) -> Iterator[str | _Action]:
+def _fill(parts: Iterable[str | _Action], row: Mapping[str, Any]) -> str:
+    return "".join(part if isinstance(part, str) else part.fill(row) for part in parts)
+
+
+def _head(action: _Action, heads: Mapping[str, str]) -> str:
+    name = "".join(action.names[-1:])
+    return heads.get(name.casefold(), name.upper())
+
+
+def _parts(template: str, *, columns: bool = False) -> Iterator[str | _Action]:
     for index, part in enumerate(_BRACES.split(template)):
         inside = _INSIDE.fullmatch(part) if index % 2 else None
         if inside is not None:
@@ -91,7 +131,8 @@ def _parts(template: str) -> Iterator[str | _Action]:
             part = "{{" + part + "}}" if index % 2 else part
             raise InvalidArgument(f"--format: cannot understand {part!r}", remedy=_WORKS)
         else:
-            yield re.sub(r"\\[tn\\]", lambda found: _ESCAPES[found[0]], part)
+            text = re.sub(r"\\[tn\\]", lambda found: _ESCAPES[found[0]], part)
+            yield text.replace(" ", "\t") if columns else text
 
 
 def _field(value: Any, name: str) -> Any:
@@ -103,6 +144,60 @@ def _field(value: Any, name: str) -> Any:
         f"--format: there is no field {name!r}",
         remedy=f"there are {', '.join(fields)}" if fields else "it is not a group of fields",
     )
+
+
+# --- times and sizes for people ---------------------------------------------------
+
+_SECOND, _MINUTE, _HOUR, _DAY = 1, 60, 3600, 86400
+
+# (below this many seconds, the word, or the seconds of one unit and its name)
+_AGES: tuple[tuple[float, str | tuple[int, str]], ...] = (
+    (1, "Less than a second"),
+    (2, "1 second"),
+    (_MINUTE, (_SECOND, "seconds")),
+    (2 * _MINUTE, "About a minute"),
+    (_HOUR, (_MINUTE, "minutes")),
+    (1.5 * _HOUR, "About an hour"),
+    (47.5 * _HOUR, (_HOUR, "hours")),
+    (14 * _DAY, (_DAY, "days")),
+    (60 * _DAY, (7 * _DAY, "weeks")),
+    (730 * _DAY, (30 * _DAY, "months")),
+)
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in podman's words: "About an hour ago"."""
+    return f"{age(seconds)} ago"
+
+
+def age(seconds: float) -> str:
+    """A span in podman's words: whole units, hours and what is longer by the nearest hour."""
+    if seconds >= _HOUR:
+        seconds = (seconds + _HOUR / 2) // _HOUR * _HOUR
+    for below, words in _AGES:
+        if seconds < below:
+            if isinstance(words, str):
+                return words
+            unit, name = words
+            return f"{int(seconds // unit)} {name}"
+    return f"{int(seconds // (365 * _DAY))} years"
+
+
+def size(number: float) -> str:
+    """Bytes in podman's words, by powers of 1000 and with three digits: "533MB"."""
+    units = iter(("B", "kB", "MB", "GB", "TB", "PB"))
+    unit = next(units)
+    while number >= 1000:
+        number, unit = number / 1000, next(units)
+    return f"{number:.3g}{unit}"
+
+
+def go_time(moment_ns: int) -> str:
+    """A moment (ns since the epoch) as Go prints it: "2026-11-22 21:29:52.88 +0000 UTC"."""
+    seconds, fraction = divmod(moment_ns, 1_000_000_000)
+    local = time.localtime(seconds)
+    digits = f".{fraction:09}".rstrip("0").rstrip(".")
+    return time.strftime("%Y-%m-%d %H:%M:%S", local) + digits + time.strftime(" %z %Z", local)
 
 
 # --- YAML -----------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from libpod.inspect.seen import Seen
@@ -23,33 +23,37 @@ class Mount(NamedTuple):
 
 
 def user_mounts(seen: Seen) -> list[Mount]:
-    """Named volumes, images, then binds: podman's order.  tmpfs is shown elsewhere."""
+    """Named volumes, images, then binds, each kind in the order in which podman noted
+    the destinations.  tmpfs is shown elsewhere."""
     config = seen.config
-    wanted = set(config.user_volumes)
-    if not wanted:
-        return []
+    volumes = {v["dest"]: v for v in config.named_volumes}
+    images = {v["dest"]: v for v in config.image_volumes}
+    wanted = config.user_volumes
     found = [
-        Mount("volume", v["volumeName"], "", v["dest"], *_options(v.get("options")))
-        for v in config.named_volumes
-        if v["dest"] in wanted
+        Mount("volume", volumes[at]["volumeName"], "", at, *_options(volumes[at]))
+        for at in wanted
+        if at in volumes
     ]
     found += [
-        Mount("image", "", v["source"], v["dest"], [], v.get("rw", False))
-        for v in config.image_volumes
-        if v["dest"] in wanted
+        Mount("image", "", images[at]["source"], at, [], images[at].get("rw", False))
+        for at in wanted
+        if at in images and at not in volumes
     ]
     # In the spec of a container that was started, volumes are binds, too.
-    wanted -= {mount.destination for mount in found}
+    rest = [at for at in wanted if at not in volumes and at not in images]
+    binds = {m["destination"]: m for m in seen.spec.get("mounts") or ()} if rest else {}
     found += [
-        Mount("bind", "", m.get("source", ""), m["destination"], *_options(m.get("options")))
-        for m in seen.spec.get("mounts") or ()
-        if m["destination"] in wanted and m.get("type") != "tmpfs"
+        Mount("bind", "", binds[at].get("source", ""), at, *_options(binds[at]))
+        for at in rest
+        if at in binds and binds[at].get("type") != "tmpfs"
     ]
     return found
 
 
-def _options(options: list[str] | None) -> tuple[list[str], bool]:
-    return options or [], "ro" not in (options or ())
+def _options(mount: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """And whether it can be written to."""
+    options = mount.get("options") or []
+    return options, "ro" not in options
 
 
 def show(mount: Mount, paths: RuntimePaths) -> dict[str, Any]:

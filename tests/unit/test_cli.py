@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 import libpod
 from libpod import terminal
 from libpod.attach import _DetachFilter
-from libpod.cli import main, output, run
+from libpod.cli import create, main, output, run
 from libpod.errors import InvalidArgument, LibpodError, NotBuilt
 from libpod.job import Limits, Mount, Spec
 
@@ -39,7 +39,7 @@ def parsed(*words: str) -> Any:
 
 def spec(*words: str) -> Spec:
     """What the flags make, for a root file system DIR and the command "true"."""
-    return run.make_spec(parsed("--rootfs", *words, "DIR", "true"))
+    return create.make_spec(parsed("--rootfs", *words, "DIR", "true"))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_wrong_flag_is_named(words: list[str], complaint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["-d", "--detach", "-p", "--pod", "--mount", "--runroot", "--share", "--namespace"]
+    "flag", ["-p", "--publish", "--pod", "--userns", "--security-opt", "--events-backend"]
 )
 def test_a_flag_of_podmans_that_is_not_there_yet_says_so(flag: str) -> None:
     with pytest.raises(NotBuilt, match=f"the flag {flag} is not built yet"):
@@ -203,7 +203,7 @@ def test_the_environment_can_come_from_the_caller(monkeypatch: pytest.MonkeyPatc
 )
 def test_what_cannot_be_done_is_said(words: list[str], kind: type, complaint: str) -> None:
     with pytest.raises(kind, match=re.escape(complaint)):
-        run.make_spec(parsed(*words))
+        create.make_spec(parsed(*words))
 
 
 # --- messages and exit codes ---------------------------------------------------------
@@ -214,13 +214,17 @@ def test_what_cannot_be_done_is_said(words: list[str], kind: type, complaint: st
     [
         ([], "missing command 'libpod COMMAND'"),
         (["rnu"], "unrecognized command `libpod rnu` (perhaps run)"),
-        (["ps", "-a"], "`libpod ps` is not built yet"),
+        (["logs", "x"], "`libpod logs` is not built yet"),
+        (["container"], "missing command 'libpod container COMMAND'"),
+        (["system", "audti"], "unrecognized command `libpod system audti` (perhaps audit)"),
+        (["container", "logs", "x"], "`libpod container logs` is not built yet"),
+        (["container", "doctor"], "unrecognized command `libpod container doctor`"),
         (["--nosuch", "run"], "unknown flag: --nosuch"),
         (["--log-level", "loud", "version"], "--log-level: invalid choice: 'loud'"),
         (["--root", "", "version"], "--root: must not be empty"),
         (["version", "--format", "{{range .}}"], "cannot understand '{{range .}}'"),
         (["version", "more"], "`libpod version` takes no arguments"),
-        (["run", "--rootfs", "-d", "x"], "the flag -d is not built yet"),
+        (["run", "--rootfs", "-p", "1:1", "x"], "the flag -p is not built yet"),
         (["run", "--rootfs", "--detach-keys", "foo", "x"], "invalid detach keys 'foo'"),
         (["--config", "/nonexistent/libpod.conf", "version"], "/nonexistent/libpod.conf"),
     ],
@@ -266,7 +270,7 @@ def test_global_flags_stand_before_or_behind_the_verb(capsys: pytest.CaptureFixt
         ["--conmon", "/dev/null", "--log-level", "error", "version"],
         ["--conmon", "/dev/zero", "version", "--conmon", "/dev/null", "--log-level", "error"],
     ):
-        assert main([*words, "--format", "{{.Conmon}}"]) == 0
+        assert main([*words, "--format", "{{json .Conmon}}"]) == 0
         outputs.add(capsys.readouterr().out)
     assert outputs == {'{"Path":null,"Version":null}\n'}
 
@@ -322,9 +326,10 @@ DATA = {"host": {"ociRuntime": {"name": "crun", "flags": ["a", 1]}, "cpus": 2, "
         ("{{json .host.ociRuntime}}", '{"name":"crun","flags":["a",1]}'),
         ("{{json .host.ociRuntime.name}}", '"crun"'),
         ("{{json .}}", json.dumps(DATA, separators=(",", ":"))),
-        ("{{.}}", json.dumps(DATA, separators=(",", ":"))),
-        ("{{.host.none}}", "null"),
-        (r"table {{.host.cpus}}\t{{.host.ociRuntime.name}}", "CPUS  NAME\n2     crun"),
+        ("{{.}}", "map[host:map[cpus:2 none:<no value> ociRuntime:map[flags:[a 1] name:crun]]]"),
+        ("{{.host.none}}", "<no value>"),
+        (r"table {{.host.cpus}}\t{{.host.ociRuntime.name}}", "CPUS        NAME\n2           crun"),
+        (r"table {{.host.cpus}} {{ .host.ociRuntime.name }}", "CPUS        NAME\n2           crun"),
         (r"table x{{.host.cpus}}", "xCPUS\nx2"),
     ],
 )
@@ -352,13 +357,15 @@ def test_a_field_that_is_not_there_is_an_error(form: str) -> None:
 def test_each_row_has_its_line() -> None:
     rows = [{"id": "1", "name": "a b"}, {"id": "22", "name": ""}]
     assert output.render("{{.ID}}={{.Name}}", rows) == "1=a b\n22="
-    assert output.render(r"table {{.ID}}\t{{.Name}}", rows) == "ID  NAME\n1   a b\n22"
+    assert output.render(r"table {{.ID}}\t{{.Name}}", rows) == (
+        "ID          NAME\n1           a b\n22          "
+    )
     assert output.render("{{.ID}}", []) == ""
-    assert output.render(r"table {{.ID}}\t{{.Name}}", []) == "ID  NAME"
+    assert output.render(r"table {{.ID}}\t{{.Name}}", []) == "ID          NAME"
 
 
 def test_a_cell_cannot_break_a_table() -> None:
-    assert output.table([("A", "B"), ("x\ny", "z")]) == "A    B\nx y  z"
+    assert output.table([("A", "B"), ("x\ny", "z")]) == "A           B\nx y         z"
 
 
 @pytest.mark.parametrize(

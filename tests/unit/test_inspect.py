@@ -208,6 +208,32 @@ def test_storage() -> None:
     assert "SizeRootFs" not in inspect(record, size=Size(1))
 
 
+def test_the_order_of_mounts() -> None:
+    """By kind, then as they were noted; a volume is no bind, too."""
+    binds = [
+        {"destination": at, "source": f"/src{at}", "type": "bind", "options": ["ro", "z"]}
+        for at in ("/b", "/a", "/volume", "/not-asked-for")
+    ]
+    shown = inspect(
+        made(
+            {**SPEC, "mounts": binds},
+            user_volumes=["/a", "/volume", "/image", "/b", "/gone"],
+            named_volumes=[{"volumeName": "v", "dest": "/volume", "options": ["rslave"]}],
+            image_volumes=[{"source": "i", "dest": "/image"}],
+        )
+    )
+    mounts = [(m["Type"], m["Destination"], m["RW"], m["Mode"]) for m in shown["Mounts"]]
+    assert mounts == [
+        ("volume", "/volume", True, ""),
+        ("image", "/image", False, ""),
+        ("bind", "/a", False, "z"),
+        ("bind", "/b", False, "z"),
+    ]
+    assert shown["HostConfig"]["Binds"] == [
+        *("v:/volume:rslave", "/src/a:/a:ro,z", "/src/b:/b:ro,z"),
+    ]
+
+
 def test_a_block_device_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     limit = {"major": 4000, "minor": 4, "rate": 5}
     spec = {**SPEC, "linux": {"resources": {"blockIO": {"throttleReadBpsDevice": [limit]}}}}
