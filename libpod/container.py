@@ -529,10 +529,11 @@ class Container:
 
     def kill_and_remove(self) -> None:
         """Ends it at once, whatever it does, and removes it."""
-        self.kill_all()
-        if self._life.launch is not None:
-            self._life.launch.ended.wait(KILL_TIMEOUT)
-        self.remove(force=True)
+        with self._engine.reserve.freed():
+            self.kill_all()
+            if self._life.launch is not None:
+                self._life.launch.ended.wait(KILL_TIMEOUT)
+            self.remove(force=True)
 
     def delete(self, force: bool = False) -> None:
         """`remove`, by the OCI runtimes' word for it."""

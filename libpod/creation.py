@@ -126,8 +126,11 @@ def _register(engine: Engine, config: ContainerConfig, run_dir: str) -> Containe
         engine.state.add_container(record)
         reach("create.recorded")
         return Container(engine, record, lock)
-    except BaseException:
-        _undo(engine, config.id, lock_id, lock, record)
+    except BaseException as error:
+        if isinstance(error, LibpodError):
+            error.phase = error.phase or "prepare"
+        with engine.reserve.freed():
+            _undo(engine, config.id, lock_id, lock, record)
         raise
 
 

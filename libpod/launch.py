@@ -58,6 +58,7 @@ class Launch:
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
+        self._watched = False
 
     @classmethod
     def adopt(cls, engine: Engine, bundle: Bundle, oci: OCIRuntime, pid: int) -> Launch:
@@ -122,9 +123,15 @@ class Launch:
                 on_exit()
 
         if self._monitor is not None:
+            self._watched = True
             self.engine.exits.add(self.bundle.container_id, self._monitor, ended)
         else:
             ended(self.engine.exits.read(self.bundle.container_id) or Exit(LOST, time.time()))
+
+    def is_awaited(self) -> bool:
+        """Whether its exit is watched for and has not been seen: what lies in the place of
+        the exit file until then is not conmon's."""
+        return self._watched and not self.ended.is_set()
 
     def clear_unfinished(self) -> None:
         """Ends what a creator that died in the middle has left."""

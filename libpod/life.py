@@ -243,7 +243,7 @@ class Life:
     def _find_exit(self) -> Exit | None:
         """How it ended, where that is final."""
         launch = self.launch
-        if launch is not None and launch.exit is not None:
+        if launch is not None and (launch.exit is not None or launch.is_awaited()):
             return launch.exit
         found = self.engine.exits.read(self.id)
         if found is not None:
@@ -372,7 +372,8 @@ class Life:
             self._owned = not detached
             self.launch = launched
         except BaseException:
-            self._undo_init(launched, before)
+            with self.engine.reserve.freed():
+                self._undo_init(launched, before)
             raise
 
     def _note_created(self, launched: Launch, bind_mounts: dict[str, str]) -> None:
@@ -588,14 +589,18 @@ class Life:
     def take_over(self) -> None:
         """Makes this process the one in charge; it has the claim of one that died."""
         self._owned = True
-        self._settle()
-        if self.removed or self.engine.closed:
-            return
-        with suppress(ContainerRemoved, RuntimeStopped), self.locked():
-            if self.status in LIVE:
-                self.watched()
-            else:
+        with suppress(ContainerRemoved, RuntimeStopped):
+            with self.locked():
+                if self.status in LIVE:
+                    self.watched()
+                    return
+                # Perhaps in the middle of its creation.
+                Launch(self.engine, self.bundle()).abandon()
                 self._let_go()
+                if self.remove_at_end:
+                    self.remove()
+            if self.removed:
+                self.close()
 
 
 def is_monitor(pid: int, container_id: str) -> bool:

@@ -204,7 +204,7 @@ class Runtime:
         try:
             container.start(detach)
         except BaseException:
-            container.remove(force=True)
+            container.kill_and_remove()
             raise
         return container
 

@@ -12,7 +12,7 @@ and nothing here mounts.  What a crash leaves at each step:
    removes whatever there is of it.
 2. Deletion flags the layer `incomplete` first: whoever opens the store to write,
    podman too, finishes such a layer.  The container's record goes last, so deleting
-   again finishes all the rest.
+   again finishes all the rest, also where a full disk had no room for the flag.
 3. Both files of a creation are on the disk before the first is renamed, and both
    directories are synced at the end: a database record that is committed after it
    has its storage record after a power cut, too.  Other directories than these two
@@ -37,6 +37,7 @@ from libpod.failpoint import reach
 from libpod.names import new_id, valid_name
 from libpod.state.fields import format_time
 from libpod.storage.errors import (
+    FULL,
     DuplicateID,
     DuplicateName,
     LayerMounted,
@@ -302,12 +303,14 @@ class Store:
             self._refuse_volatile(containers, container_id)
             reach("storage.delete.begin")
             layer_id = container_of(record).layer_id
-            without = [(self._containers, containers.without([container_id]))]
-            if self._is_own_layer(layer_id, container_id):
+            own_layer = self._is_own_layer(layer_id, container_id)
+            if own_layer:
                 self._remove_layer(layer_id)
-                without.insert(0, (self._layers, self._layers.read().without([layer_id])))
             self._remove_directories(container_id)
-            _put_in_force(*without)
+            # One after the other: on a full disk there may be room for one version only.
+            if own_layer:
+                _put_in_force((self._layers, self._layers.read().without([layer_id])))
+            _put_in_force((self._containers, containers.without([container_id])))
             reach("storage.delete.end")
 
     def _refuse_volatile(self, containers: Snapshot, container_id: str) -> None:
@@ -340,7 +343,13 @@ class Store:
         if layer_id not in layers.incomplete:
             record = layers.records[layer_id]
             flags = {**(record.get("flags") or {}), "incomplete": True}
-            self._layers.replace(layers.put({**record, "flags": flags}))
+            try:
+                self._layers.replace(layers.put({**record, "flags": flags}))
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                # What is removed now makes the room that the rest needs.
+                log.info("the layer %s is removed without a flag: %s", layer_id, error)
         reach("storage.delete.flagged")
         self._clear_layer(layer_id)
 

@@ -222,7 +222,9 @@ class Prepared:
             _write_all(fd, text.encode(errors="surrogateescape"))
             reach(f"storage.{table.stem}.written")
             os.fdatasync(fd)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                error.filename = self._path  # which a failed write does not tell
             self.drop()
             raise
         finally:

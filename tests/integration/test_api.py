@@ -138,7 +138,6 @@ def test_what_is_not_built_says_so(rt: Runtime, box: Spec) -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        {"state_type": StateType.BOLTDB},
         {"cgroup_manager": "systemd"},
         {"share": "podman"},
     ],

@@ -87,7 +87,7 @@ def test_built_in_defaults() -> None:
     assert c.storage_config == StorageConfig()
     assert c.image_default_transport == "docker://"
     assert c.signature_policy_path == ""
-    assert c.state_type is StateType.IN_MEMORY
+    assert c.state_type is StateType.BOLTDB
     assert c.runtime_path == [
         *(f"/usr/{d}/crun" for d in ("bin", "sbin", "local/bin", "local/sbin")),
         "/usr/bin/runc",
@@ -717,7 +717,7 @@ def test_only_what_nobody_set_is_resolved() -> None:
     assert resolve_defaults(c, {}, ROOT) == (
         "/var/lib/libpod-core",
         "/t",
-        "/run/libpod-core/storage",
+        "/t/storage",
         "/g",
     )
     c = RuntimeConfig(share="podman", storage_config=StorageConfig(graph_root="/g"))
