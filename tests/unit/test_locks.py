@@ -607,29 +607,51 @@ def ended(pid: int) -> bool:
     return bool(int(fields[6]) & PF_EXITING)
 
 
-def test_killed_at_any_moment_nothing_stays_held(
-    manager: LockManager, kind: str, room: str
-) -> None:
-    _, lock = manager.allocate(ID)
-    Path(room, "inside").write_text("")
-    draw = random.Random(8)
-    running: list[int] = []
-    for _ in range(40):
-        while len(running) < 4:
+@pytest.fixture
+def workers(kind: str, room: str) -> Iterator[Workers]:
+    made = Workers(kind, room)
+    yield made
+    made.end()
+
+
+class Workers:
+    """Four processes that work until they are killed."""
+
+    def __init__(self, kind: str, room: str) -> None:
+        self.kind = kind
+        self.room = room
+        self.running: list[int] = []
+        Path(room, "inside").write_text("")
+
+    def fill(self) -> None:
+        while len(self.running) < 4:
             child = os.fork()
             if child == 0:
                 try:
-                    work_until_killed(kind, room)
+                    signal.alarm(60)  # whatever becomes of the tests
+                    work_until_killed(self.kind, self.room)
                 finally:
                     os._exit(2)
-            running.append(child)
-        time.sleep(draw.uniform(0.005, 0.03))
-        victim = running.pop(draw.randrange(4))
+            self.running.append(child)
+
+    def kill(self, index: int) -> int:
+        """How it ended, by `wait`'s status."""
+        victim = self.running.pop(index)
         os.kill(victim, signal.SIGKILL)
-        assert os.waitpid(victim, 0)[1] == signal.SIGKILL
-    for child in running:
-        os.kill(child, signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        return os.waitpid(victim, 0)[1]
+
+    def end(self) -> set[int]:
+        return {self.kill(0) for _ in range(len(self.running))}
+
+
+def test_killed_at_any_moment_nothing_stays_held(manager: LockManager, workers: Workers) -> None:
+    _, lock = manager.allocate(ID)
+    draw = random.Random(8)
+    for _ in range(40):
+        workers.fill()
+        time.sleep(draw.uniform(0.005, 0.03))
+        assert workers.kill(draw.randrange(4)) == signal.SIGKILL
+    assert workers.end() == {signal.SIGKILL}
     with lock.held(5):
         number = manager.allocate(OTHER)[0]
         manager.free_given(OTHER, number)
