@@ -526,10 +526,37 @@ int lp_bucket_edit(struct lp_bucket *bucket, struct lp_slice key, bool grows, st
     return LP_OK;
 }
 
+/* A pair that this transaction put has its value behind its key, in one
+ * allocation, unless a longer one came later. */
+static bool bucket_is_pair(const struct lp_inode *inode)
+{
+    return (inode->flags & (LP_INODE_OWNS_KEY | LP_INODE_OWNS_VALUE)) == LP_INODE_OWNS_KEY;
+}
+
+static uint8_t *bucket_copy_pair(struct lp_slice key, struct lp_slice value, struct lp_error *err)
+{
+    uint8_t *pair = malloc(key.size + value.size);
+
+    if (pair == NULL) {
+        (void)lp_fail(err, LP_ENOMEM, "no memory for %zu bytes", key.size + value.size);
+        return NULL;
+    }
+    memcpy(pair, key.data, key.size);
+    if (value.size > 0)
+        memcpy(pair + key.size, value.data, value.size);
+    return pair;
+}
+
 static int bucket_replace(struct lp_inode *inode, struct lp_slice value, struct lp_error *err)
 {
-    uint8_t *copy = lp_node_copy(value, err);
+    uint8_t *copy;
 
+    if (bucket_is_pair(inode) && value.size > 0 && value.size <= inode->value_size) {
+        memmove((uint8_t *)(uintptr_t)inode->value, value.data, value.size);
+        inode->value_size = value.size;
+        return LP_OK;
+    }
+    copy = lp_node_copy(value, err);
     if (copy == NULL)
         return LP_ENOMEM;
     if ((inode->flags & LP_INODE_OWNS_VALUE) != 0)
@@ -543,9 +570,8 @@ static int bucket_replace(struct lp_inode *inode, struct lp_slice value, struct 
 int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice value,
                   struct lp_error *err)
 {
-    struct lp_inode inode = {.value_size = value.size,
-                             .key_size = (uint32_t)key.size,
-                             .flags = LP_INODE_OWNS_KEY | LP_INODE_OWNS_VALUE};
+    struct lp_inode inode = {
+        .value_size = value.size, .key_size = (uint32_t)key.size, .flags = LP_INODE_OWNS_KEY};
     struct lp_node *leaf;
     uint32_t index;
     bool exact;
@@ -570,10 +596,11 @@ int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
             return lp_fail(err, LP_KV_EINCOMPATIBLE, "the key is a bucket's name");
         return bucket_replace(&leaf->inodes[index], value, err);
     }
-    inode.key = lp_node_copy(key, err);
-    inode.value = lp_node_copy(value, err);
-    rc = inode.key == NULL || inode.value == NULL ? LP_ENOMEM
-                                                  : lp_node_insert(leaf, index, inode, err);
+    inode.key = bucket_copy_pair(key, value, err);
+    if (inode.key == NULL)
+        return LP_ENOMEM;
+    inode.value = inode.key + key.size;
+    rc = lp_node_insert(leaf, index, inode, err);
     if (rc != LP_OK)
         lp_inode_release(&inode, true);
     return rc;
