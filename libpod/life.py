@@ -595,7 +595,7 @@ class Life:
                     self.watched()
                     return
                 # Perhaps in the middle of its creation.
-                Launch(self.engine, self.bundle()).abandon()
+                Launch(self.engine, self.bundle(), self.oci).abandon()
                 self._let_go()
                 if self.remove_at_end:
                     self.remove()
