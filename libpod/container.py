@@ -253,16 +253,20 @@ class Container:
         with self._locked():
             self._check_startable()
             if not self._is(Status.CREATED):
-                self._init(detach)
+                self._init(detach, save=False)
             self._life.start()
 
-    def start_and_attach(self, detach: bool = False) -> socket.socket:
+    def start_and_attach(
+        self, detach: bool = False, on_created: Callable[[], None] | None = None
+    ) -> socket.socket:
         """Starts it with a connection to its streams that misses no early byte; see
-        `libpod.attach`."""
+        `libpod.attach`.  `on_created` is called when it was created and before it starts."""
         with self._locked():
             self._check_startable()
             if not self._is(Status.CREATED):
-                self._init(detach)
+                self._init(detach, save=False)
+            if on_created is not None:
+                on_created()
             connection = self._life.running().connect()
             try:
                 self._life.start()
@@ -593,6 +597,13 @@ class Container:
         other thread has to."""
         self._life.attended = True
 
+    def reap(self) -> tuple[ContainerState, Usage]:
+        """Removes a container that has ended: how it stood, and what it had consumed."""
+        with self._life.locked(sync=False):
+            self._life.reap()
+        self._life.close()
+        return _state_of(self.record), self._life.usage
+
     def send_signal(self, signal_number: int) -> bool:
         """Sends a signal to its first process, if that is there: whether it was.  Takes no
         lock and does not wait, so that signal handlers can call it."""
@@ -676,11 +687,11 @@ class Container:
                 remedy="start them first",
             )
 
-    def _init(self, detach: bool) -> None:
+    def _init(self, detach: bool, save: bool = True) -> None:
         self._check_dependencies()
         if self._is(Status.STOPPED):
             self._life.release()
-        self._life.init(detach)
+        self._life.init(detach, save)
 
 
 def _state_of(record: ContainerRecord) -> ContainerState:

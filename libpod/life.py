@@ -111,8 +111,8 @@ class Life:
     # --- the lock ------------------------------------------------------------------
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the lock, with the record brought up to date.
+    def locked(self, sync: bool = True) -> Iterator[None]:
+        """Holds the lock, with the record read anew and, by `sync`, brought up to date.
 
         A signal handler may raise at any moment, also just after the lock was
         taken: hence the unlocking whatever happened, held or not.
@@ -120,7 +120,8 @@ class Life:
         self.check_process()
         try:
             self._take_lock()
-            self.sync()
+            if sync:
+                self.sync()
             yield
         finally:
             if self._lock is not None:
@@ -346,8 +347,9 @@ class Life:
         launch.watch(self._on_exit)
         return launch
 
-    def init(self, detached: bool) -> None:
-        """Has the OCI runtime create it."""
+    def init(self, detached: bool, save: bool = True) -> None:
+        """Has the OCI runtime create it; a caller who starts it before he gives the lock
+        back need not `save` it."""
         spec = self.record.config.spec
         terminal = bool(spec["process"].get("terminal"))
         if self.console_size:
@@ -367,7 +369,8 @@ class Life:
             launched.create(self._on_exit)
             reach("init.created")
             self._note_created(launched, bind_mounts)
-            self.save()
+            if save:
+                self.save()
             reach("init.saved")
             self._owned = not detached
             self.launch = launched
@@ -463,6 +466,29 @@ class Life:
 
     def release(self, ended: Exit | None = None) -> None:
         """Gives back what an ended container held, and records its end."""
+        launched = self._give_back(ended)
+        self.save(self.record.state.exit_code)
+        reach("exit.saved")
+        self._let_go()
+        launched.forget_files()
+        reach("exit.forgotten")
+        self.engine.prune_exit_codes()
+
+    def reap(self) -> None:
+        """Gives back what a container held that has ended and is to go, and removes it:
+        the record of its end would be gone with the next step."""
+        ended = self._find_exit() if self.status in LIVE else None
+        if self.status is ContainerStatus.EXITED:
+            self._let_go()
+            self.remove()
+            return
+        launched = self._give_back(ended)
+        self.remove(unfinished=False)
+        self._let_go()
+        launched.forget_files()
+        reach("reap.forgotten")
+
+    def _give_back(self, ended: Exit | None) -> Launch:
         launched = self.running()
         lost = (ended.code if ended else self.record.state.exit_code) == LOST
         self.usage, oom_killed = launched.release(lost)
@@ -477,12 +503,7 @@ class Life:
         state.mounted = False
         state.mount_point = ""
         state.bind_mounts = {}
-        self.save(state.exit_code)
-        reach("exit.saved")
-        self._let_go()
-        launched.forget_files()
-        reach("exit.forgotten")
-        self.engine.prune_exit_codes()
+        return launched
 
     def _let_go(self) -> None:
         """This process has nothing to do with its processes any more."""
@@ -511,10 +532,11 @@ class Life:
             except SystemCallError as error:
                 log.warning("container %s: %s", self.id, error)
 
-    def remove(self) -> None:
+    def remove(self, unfinished: bool = True) -> None:
         """Removes one that does not run, with all its files; the lock is gone after.
 
-        Where it is cut short, it can be done again.
+        `unfinished` looks for what a creation that was cut short may have left.
+        Where the removal is cut short, it can be done again.
         """
         engine = self.engine
         dependents = engine.state.container_in_use(self.record)
@@ -524,7 +546,8 @@ class Life:
                 + ", ".join(dependents),
                 container_id=self.id,
             )
-        Launch(engine, self.bundle(), self.oci).clear_unfinished()
+        if unfinished:
+            Launch(engine, self.bundle(), self.oci).clear_unfinished()
         self.unmount()
         reach("remove.unmounted")
         with suppress(NoSuchStorageContainer):  # by podman, or at our last attempt
