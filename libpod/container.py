@@ -16,7 +16,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from libpod.launch import Launch
     from libpod.locks import ObjectLock
     from libpod.state.handles import ContainerRecord
+    from libpod.storage import StorageContainer
 
 log = logging.getLogger("libpod.container")
 
@@ -87,6 +88,7 @@ class Container:
         self._engine = engine
         self._batched = False
         self._listed: ContainerRecord | None = None
+        self._stored: StorageContainer | None = None
 
     # --- what it is ------------------------------------------------------------
 
@@ -192,15 +194,14 @@ class Container:
 
         engine = self._engine
         record = self._current()
-        try:
-            stored = engine.store.container(self.id)
-        except NoSuchStorageContainer:
-            stored = None
+        if self._stored is None:  # its layer stays the same
+            with suppress(NoSuchStorageContainer):
+                self._stored = engine.store.container(self.id)
         return inspect.container_data(
             record,
             paths=engine.paths,
             oci_path=engine.oci.path,
-            storage=stored,
+            storage=self._stored,
             size=inspect.Size(tree_size(record.config.rootfs)) if size else None,
         )
 

@@ -189,9 +189,11 @@ class Life:
         """What is recorded now, as a record of its own: whoever holds the lock is at work
         with `record`.  Takes no lock.  Raises `ContainerRemoved`."""
         try:
-            return self.engine.state.container(self.id)
+            read = self.engine.state.container(self.id)
         except NoSuchContainer:
             raise self._gone() from None
+        read.recall(self.record)
+        return read
 
     def save(self, exit_code: int | None = None) -> None:
         self.engine.state.save_container(self.record, exit_code)
@@ -603,7 +605,7 @@ class Life:
                     self.watched()
                     return
                 # Perhaps in the middle of its creation.
-                Launch(self.engine, self.bundle()).abandon()
+                Launch(self.engine, self.bundle(), self.oci).abandon()
                 self._let_go()
                 if self.remove_at_end:
                     self.remove()

@@ -230,7 +230,8 @@ class Runtime:
         from libpod import doctor
 
         self._check()
-        return doctor.examine(self._config, self.paths.tmp_dir, self.paths.static_dir)
+        paths = self.paths
+        return doctor.examine(self._config, paths.tmp_dir, paths.static_dir, paths.graph_root)
 
     def run_many(self, specs: Iterable[Spec], **options: Any) -> NoReturn:
         """Many jobs at once: not built yet."""

@@ -24,7 +24,6 @@ from libpod import (
     Reason,
     Runtime,
     Spec,
-    StateType,
 )
 
 Python = Callable[..., "subprocess.Popen[str]"]

@@ -22,15 +22,7 @@ import pytest
 from libpod import failpoint
 from libpod.names import new_id
 from libpod.storage import DuplicateName, NoSuchStorageContainer, Store
-from tests.interop.test_state_podman import Podman, fresh
-
-__all__ = ["fresh"]
-
-
-@pytest.fixture
-def podman(fresh: Podman) -> Podman:  # it is the fixture
-    fresh("ps")  # it makes its directories
-    return fresh
+from tests.interop.podman import Podman
 
 
 @pytest.fixture
