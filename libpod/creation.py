@@ -40,18 +40,20 @@ def create(
     *,
     cgroup_parent: str,
     remove: bool = False,
+    container_id: str | None = None,
 ) -> Container:
     """A configured container.
 
     `members` are those of `ContainerConfig` that were asked for; `cgroup_parent`
-    holds where there is none in them.  `remove` has it go at its end.
+    holds where there is none in them.  `remove` has it go at its end.  The ID is drawn
+    where it is None.
 
     Raises `InvalidArgument`, `ContainerExists` (the name is taken), `BadRecord` (a
     spec that podman could not live with), `LocksExhausted`, `SystemCallError`.
     """
     if name is not None:
         names.check_name(name)
-    container_id = names.new_id()
+    container_id = container_id or names.new_id()
     chosen = name or names.unique_name(lambda drawn: is_taken(engine, drawn))
     created = time.time_ns()
     parent = members.get("cgroup_parent") or cgroup_parent

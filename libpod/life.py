@@ -553,13 +553,23 @@ class Life:
         with suppress(NoSuchStorageContainer):  # by podman, or at our last attempt
             engine.store.delete_container(self.id)
         reach("remove.stored")
-        self._remove_record()
-        reach("remove.forgotten")
-        engine.owners.disclaim(self.id)
-        if self._lock is not None:
-            self._lock.free()
+        try:
+            self._remove_record()
+            reach("remove.forgotten")
+            self._free_lock()
+        except BaseException:
+            # Nobody can do again what an interrupt cuts short after the record is gone.
+            if not engine.state.has_container(self.id):
+                self._free_lock()
+            raise
         reach("remove.unlocked")
         self.removed = True
+
+    def _free_lock(self) -> None:
+        """The lock of a container without a record; once more is no error."""
+        self.engine.owners.disclaim(self.id)
+        if self._lock is not None:
+            self._lock.free()
 
     def _remove_record(self) -> None:
         state = self.engine.state
