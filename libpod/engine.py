@@ -32,6 +32,13 @@ EXIT_CODES_KEPT = 300.0
 """Seconds for which the exit code of a removed container can be asked for (podman's five
 minutes)."""
 
+CGROUP_PARENT = "/libpod-core"
+"""The parent of all containers' cgroups in private directories.  It and the monitors'
+cgroup below it stay, empty: removing them would fail whoever makes one just then."""
+
+PODMAN_CGROUP_PARENT = "/libpod_parent"
+"""The same for directories shared with podman (CgroupfsDefaultCgroupParent)."""
+
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 
 
@@ -81,6 +88,11 @@ class Engine:
         self.owners.close()
         self.locks.close()
         self.state.close()
+
+    @property
+    def cgroup_parent(self) -> str:
+        """The parent of the cgroups of containers that name none."""
+        return PODMAN_CGROUP_PARENT if self.config.share else CGROUP_PARENT
 
     def oci_of(self, name: str) -> OCIRuntime:
         """The OCI runtime that a container was made for: a name, or a path.
