@@ -32,6 +32,7 @@ from libpod.errors import (
     RuntimeStopped,
     WaitTimeout,
 )
+from libpod.failpoint import reach
 from libpod.life import KILL_TIMEOUT, Life
 from libpod.state.records import ContainerStatus
 from libpod.storage.errors import NoSuchStorageContainer
@@ -362,6 +363,7 @@ class Container:
                 self._refuse("can only stop created, running, or stopped containers")
             launched, grace = self._begin_stop(grace)
         self._life.end(launched, grace, self._stop_signal)
+        reach("stop.ended")
         try:
             with self._locked():
                 return
@@ -376,6 +378,7 @@ class Container:
         life.record.state.status = Status.STOPPING
         life.record.state.stopped_by_user = True
         life.save()
+        reach("stop.saved")
         return launched, self._stop_timeout if grace is None else grace
 
     def restart(self, timeout: float | None = None) -> None:
@@ -599,7 +602,7 @@ class Container:
 
     def reap(self) -> tuple[ContainerState, Usage]:
         """Removes a container that has ended: how it stood, and what it had consumed."""
-        with self._life.locked(sync=False):
+        with self._life.held():
             self._life.reap()
         self._life.close()
         return _state_of(self.record), self._life.usage
