@@ -425,9 +425,9 @@ def test_ps_shows_ports_and_what_is_removed_at_its_end(rt: FakeRuntime, cli: Cli
 
 def test_ps_shows_the_store_of_others(rt: FakeRuntime, cli: Cli) -> None:
     metadata = '{"image-name":"docker.io/library/alpine:latest"}'
-    rt.add("ours", id=A)
+    rt.add("ours", id=A, created=NOW)
     rt.strangers.append(StorageContainer(A, ("ours",), "", "", "", None))
-    rt.strangers.append(StorageContainer(B, ("build",), C, "", metadata, NOW + SECOND * 9))
+    rt.strangers.append(StorageContainer(B, ("build",), C, "", metadata, NOW + 1))
     rt.strangers.append(StorageContainer(C, (), "", "", "[", None))
     form = "{{.Names}} {{.Image}} {{.Command}} {{.Status}}"
     assert cli("ps", "-a", "--external", "--format", form).out == [
