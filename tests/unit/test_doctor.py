@@ -172,7 +172,7 @@ def test_settings_without_effect_are_told() -> None:
 
 def test_sharing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(doctor._sharing(RuntimeConfig(), str(tmp_path), str(tmp_path))) == []
-    (tmp_path / "db.sql").touch()
+    (tmp_path / "db.sql").write_bytes(b"SQLite")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(SharingRefused, match="SQLite"):
         list(doctor._sharing(RuntimeConfig(share="podman"), str(tmp_path), str(tmp_path)))
