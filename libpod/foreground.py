@@ -100,19 +100,14 @@ def run(
     capture = _Capture(output_limit)
     container.attend()
     _check(data, timeout, grace)
-    container.init()
-    clock.mark("create")
-    with container.connect() as connection:
-        container.start()
+    with container.start_and_attach(on_created=lambda: clock.mark("create")) as connection:
         clock.mark("start")
         ending = _Ending(container, timeout, grace)
         pump = Pump(connection, capture, data=data)
         _pump_to_end(pump, ending)
     _await_exit(container, ending)
     clock.mark("run")
-    state = container.state
-    usage = container.usage
-    container.remove()
+    state, usage = container.reap()
     clock.mark("release")
     code = None if state.exit_code == LOST else state.exit_code
     return Result(

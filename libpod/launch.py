@@ -22,6 +22,7 @@ from libpod import _spawn, attach
 from libpod.cgroup import Usage
 from libpod.errors import LibpodError, SystemCallError
 from libpod.exits import LOST, Exit
+from libpod.failpoint import reach
 from libpod.oci import Bundle, OCIRuntime
 
 if TYPE_CHECKING:
@@ -133,11 +134,15 @@ class Launch:
         the exit file until then is not conmon's."""
         return self._watched and not self.ended.is_set()
 
-    def clear_unfinished(self) -> None:
-        """Ends what a creator that died in the middle has left."""
+    def clear_unfinished(self, orphaned: bool) -> None:
+        """Ends what a creator that died in the middle has left.
+
+        Where it is known that he died, nothing need be there yet: a monitor may have
+        been started that has made no file.
+        """
         bundle = self.bundle
         left = (bundle.conmon_pid_file, bundle.pid_file)
-        if any(map(os.path.exists, (*left, self.oci.state_dir(bundle.container_id)))):
+        if orphaned or any(map(os.path.exists, (*left, self.oci.state_dir(bundle.container_id)))):
             log.info("container %s: clearing an unfinished creation", bundle.container_id)
             self.abandon()
 
@@ -146,9 +151,12 @@ class Launch:
         may come at any moment, so this goes by what lies on disk and what runs."""
         bundle = self.bundle
         self.engine.exits.forget(bundle.container_id)  # nobody asks how it ends
-        if os.path.exists(bundle.conmon_pid_file) or self.engine.host.sessions_naming(bundle.marks):
+        state_dir = self.oci.state_dir(bundle.container_id)
+        if any(
+            map(os.path.exists, (bundle.conmon_pid_file, state_dir))
+        ) or self.engine.host.sessions_naming(bundle.marks):
             self.oci.abandon(bundle)
-        remove_tree(self.oci.state_dir(bundle.container_id))
+        remove_tree(state_dir)
         self.close()
         self.forget_files()
 
@@ -244,6 +252,7 @@ class Launch:
             cgroups.kill(bundle.cgroup)
         usage = self.usage()
         self._end_monitor()
+        reach("exit.monitor-ended")
         # Where the cgroup does not count, conmon leaves a file in its directory.
         oom = bool(usage.oom_kills) or os.path.exists(f"{bundle.directory}/oom")
         try:
@@ -252,6 +261,7 @@ class Launch:
             log.warning("%s; clearing up without it", error.message)
             cgroups.kill(bundle.cgroup)
             remove_tree(self.oci.state_dir(bundle.container_id))
+        reach("exit.deleted")
         # Gone by now, unless the runtime had forgotten the container.
         cgroups.remove(bundle.cgroup)
         return usage, oom
@@ -261,6 +271,7 @@ class Launch:
         too: its end has been recorded."""
         bundle = self.bundle
         self.engine.exits.discard(bundle.container_id)
+        reach("exit.discarded")
         for name in ("attach", "ctl", "winsz", "oom"):
             _unlink(f"{bundle.directory}/{name}")
         for path in (bundle.pid_file, bundle.conmon_pid_file):

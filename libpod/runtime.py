@@ -32,6 +32,7 @@ from libpod.result import Result
 from libpod.settings import RuntimeConfig, StateType
 
 if TYPE_CHECKING:
+    from libpod.audit import Leak
     from libpod.doctor import Problem
     from libpod.engine import Engine
     from libpod.info import InfoData
@@ -42,13 +43,6 @@ if TYPE_CHECKING:
     from libpod.storage import Store
 
 log = logging.getLogger("libpod.runtime")
-
-CGROUP_PARENT = "/libpod-core"
-"""The parent of all containers' cgroups in private directories.  It and the monitors'
-cgroup below it stay, empty: removing them would fail whoever makes one just then."""
-
-PODMAN_CGROUP_PARENT = "/libpod_parent"
-"""The same for directories shared with podman (CgroupfsDefaultCgroupParent)."""
 
 DEFAULT_GRACE = 10.0
 """Seconds between the end of a job's time and SIGKILL."""
@@ -245,9 +239,21 @@ class Runtime:
         """What happens to containers: not built yet."""
         raise NotBuilt("events is not built yet")
 
-    def audit(self) -> NoReturn:
-        """What nobody owns: not built yet."""
-        raise NotBuilt("audit is not built yet")
+    def audit(self) -> list[Leak]:
+        """What is in this runtime's directories, or was made from them, and belongs to nobody:
+        see `libpod.audit`.  Changes nothing."""
+        from libpod import audit
+
+        self._check()
+        return audit.audit(self._engine)
+
+    def sweep(self) -> list[Leak]:
+        """Clears what `audit` finds: what it cleared.  What cannot be cleared is logged and
+        stays."""
+        from libpod import audit
+
+        self._check()
+        return audit.sweep(self._engine, self._take_over)
 
     # --- the lower layer: the original's methods ---------------------------------------
 
@@ -474,15 +480,8 @@ class Runtime:
         remove: bool,
         container_id: str | None = None,
     ) -> Container:
-        parent = PODMAN_CGROUP_PARENT if self._config.share else CGROUP_PARENT
         container = creation.create(
-            self._engine,
-            make_spec,
-            name,
-            members,
-            cgroup_parent=parent,
-            remove=remove,
-            container_id=container_id,
+            self._engine, make_spec, name, members, remove=remove, container_id=container_id
         )
         with self._lock:
             self._known[container.id] = container
