@@ -197,6 +197,7 @@ class Life:
         try:
             self.engine.state.update_container(self.record)
         except (NoSuchContainer, ContainerRemoved):
+            self._let_go()  # by another process, which could not
             raise self._gone() from None
 
     def peek(self) -> ContainerRecord:
