@@ -526,6 +526,7 @@ class Container:
                     "running or paused containers cannot be removed"
                 )
             if self._is(Status.CREATED, Status.RUNNING, Status.STOPPING):
+                self._life.check_unneeded()
                 grace = 0 if self._is(Status.CREATED) else self._stop_timeout
                 self._life.end(self._life.watched(), grace, self._stop_signal)
                 self._life.sync()

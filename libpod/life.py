@@ -45,7 +45,7 @@ from libpod.failpoint import reach
 from libpod.launch import Launch
 from libpod.oci import Bundle
 from libpod.state.records import ContainerState, ContainerStatus
-from libpod.storage.errors import NoSuchStorageContainer
+from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
 
 if TYPE_CHECKING:
     from libpod.engine import Engine
@@ -129,9 +129,17 @@ class Life:
             self._take_lock(timeout)
             yield
         finally:
-            if self._lock is not None:
-                with suppress(InternalError, Closed, LockGone):
-                    self._lock.unlock()
+            try:
+                self._unlock()
+            except BaseException:  # interrupted here, too: nobody could take it again
+                self._unlock()
+                raise
+
+    def _unlock(self) -> None:
+        """Held or not."""
+        if self._lock is not None:
+            with suppress(InternalError, Closed, LockGone):
+                self._lock.unlock()
 
     def check_process(self) -> None:
         """Raises `UsedAfterFork`, `RuntimeStopped`, `ContainerRemoved`."""
@@ -189,6 +197,7 @@ class Life:
         try:
             self.engine.state.update_container(self.record)
         except (NoSuchContainer, ContainerRemoved):
+            self._let_go()  # by another process, which could not
             raise self._gone() from None
 
     def peek(self) -> ContainerRecord:
@@ -528,7 +537,14 @@ class Life:
     def rename(self, name: str) -> None:
         """Gives it another name, in the container store and in the state."""
         before = self.record.name
-        self.engine.store.rename_container(self.id, name)
+        try:
+            self.engine.store.rename_container(self.id, name)
+        except DuplicateName as error:
+            raise ContainerExists(
+                f'the container name "{name}" is in use by {error.container_id}',
+                container_id=self.id,
+                remedy="choose another name, or remove that container",
+            ) from error
         try:
             reach("rename.stored")
             self.engine.state.rename_container(self.record, name)
@@ -552,13 +568,7 @@ class Life:
         Where the removal is cut short, it can be done again.
         """
         engine = self.engine
-        dependents = engine.state.container_in_use(self.record)
-        if dependents:
-            raise ContainerExists(
-                f"container {self.id} has dependent containers which must be removed before it: "
-                + ", ".join(dependents),
-                container_id=self.id,
-            )
+        self.check_unneeded()
         reach("remove.begun")
         if unfinished:
             self.clear_unfinished()
@@ -579,12 +589,24 @@ class Life:
         reach("remove.unlocked")
         self.removed = True
 
+    def check_unneeded(self) -> None:
+        """Raises `ContainerExists` where other containers depend on it."""
+        dependents = self.engine.state.container_in_use(self.record)
+        if dependents:
+            raise ContainerExists(
+                f"container {self.id} has dependent containers which must be removed before it: "
+                + ", ".join(dependents),
+                container_id=self.id,
+                remedy="remove those first",
+            )
+
     def _free_lock(self) -> None:
         """The lock of a container without a record; once more is no error."""
         self.engine.owners.disclaim(self.id)
         reach("remove.disclaimed")
         if self._lock is not None:
-            self._lock.free()
+            with suppress(LockGone):
+                self._lock.free()
 
     def clear_unfinished(self) -> None:
         """Ends what an `init` that was cut short has left; none may be going on."""

@@ -55,7 +55,7 @@ from libpod.storage.records import (
     without_name,
 )
 from libpod.storage.status import overlay_status
-from libpod.storage.table import Members, Prepared, Snapshot, Table
+from libpod.storage.table import Members, Snapshot, Table
 from libpod.storage.trees import remove_tree
 from libpod.storage.unowned import Unowned, find_unowned
 
@@ -534,15 +534,12 @@ def _put_in_force(*versions: tuple[Table, Snapshot], lasting: bool = True) -> No
     The caller holds the locks.  When this returns, and they are to be `lasting`, they
     outlive a power cut.
     """
-    prepared: list[Prepared] = []
     try:
-        for table, version in versions:
-            prepared.append(table.prepare(version))
-        for ready in prepared:
+        for ready in [table.prepare(version) for table, version in versions]:
             ready.commit()
     finally:
-        for done in prepared:
-            done.drop()
+        for table, _ in versions:
+            table.drop()
     for table, _ in versions if lasting else ():
         table.sync()
 
