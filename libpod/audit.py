@@ -137,6 +137,7 @@ class _Examination:
         self._engine = engine
         self._clear = clear
         self._shared = bool(engine.config.share)
+        self._patience = time.monotonic() + GRACE
         self._numbers = _lock_numbers(engine)
         self._unowned = [] if self._shared else list(engine.store.unowned())
         self._stored = {stored.id: stored.names for stored in engine.store.containers()}
@@ -166,6 +167,7 @@ class _Examination:
         if self._shared:
             old = time.time() - SHARED_AGE
             suspects = [trace for trace in suspects if trace.born is None or trace.born < old]
+        self._await_ending(suspects)
         engine = self._engine
         with self._excluding(container_id) as alone:
             if not alone or engine.owners.lives(container_id):
@@ -198,6 +200,14 @@ class _Examination:
             there = [trace for trace in there if not traces.is_there(engine, trace)]
         return [_leak(t.kind, t.what, t.born, t.container_id) for t in there]
 
+    def _await_ending(self, suspects: list[Trace]) -> None:
+        """A monitor lives on for a moment after its container was cleared up, and longer
+        where it has an exit command."""
+        for trace in suspects:
+            if trace.kind == "monitor" and traces.is_ending(trace):
+                with suppress(ProcessLookupError), _spawn.open_process(int(trace.place)) as process:
+                    process.ended(max(0.0, self._patience - time.monotonic()))
+
     # --- with a record ---------------------------------------------------------------------
 
     def _recorded(self, record: ContainerRecord) -> list[Leak]:
@@ -211,6 +221,7 @@ class _Examination:
             and _end_of(self._engine, record) is None
         ):
             return []
+        self._await_ending(self._left_of(record))
         life = Life(self._engine, record)
         try:
             return self._judge(life)

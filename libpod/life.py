@@ -364,6 +364,7 @@ class Life:
     def init(self, detached: bool, save: bool = True) -> None:
         """Has the OCI runtime create it; a caller who starts it before he gives the lock
         back need not `save` it."""
+        self._check_whole()
         spec = self.record.config.spec
         terminal = bool(spec["process"].get("terminal"))
         if self.console_size:
@@ -394,6 +395,16 @@ class Life:
             with self.engine.reserve.freed():
                 self._undo_init(launched, before)
             raise
+
+    def _check_whole(self) -> None:
+        """A removal that was cut short has left a record and little else."""
+        if not os.path.isdir(self.record.config.static_dir):
+            raise ContainerStateInvalid(
+                f"container {self.id} has been removed in part: its directory is gone",
+                container_id=self.id,
+                remedy="remove it",
+            )
+        os.makedirs(self.record.state.run_dir, mode=0o700, exist_ok=True)
 
     def _note_created(self, launched: Launch, bind_mounts: dict[str, str]) -> None:
         state = self.record.state

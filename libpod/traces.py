@@ -189,6 +189,12 @@ def _of_process(engine: Engine, pid: int) -> Trace | None:
     return Trace(kind, container_id, str(pid), f"process {pid} ({words})", time.time() - age)
 
 
+def is_ending(monitor: Trace) -> bool:
+    """Whether it has no container any more, but at most an exit command to wait for."""
+    children = _read(f"/proc/{monitor.place}/task/{monitor.place}/children").split()
+    return all("cleanup" in _read(f"/proc/{pid}/cmdline").split("\0") for pid in children)
+
+
 def _monitored(argv: list[str], exit_dir: str) -> str | None:
     """The container whose monitor has these arguments and writes its exit file to us."""
     following = dict(pairwise(argv))
