@@ -34,6 +34,9 @@ log = logging.getLogger("libpod.launch")
 MONITOR_TIMEOUT = 10.0
 """Seconds that a monitor may go on after it wrote the exit file."""
 
+_STUB_LIFE = 10.0
+"""Seconds after a start in which the OCI runtime's process may not yet be the command."""
+
 
 class Launch:
     """The processes, files and cgroup of one container.
@@ -61,13 +64,18 @@ class Launch:
         self._watched = False
 
     @classmethod
-    def adopt(cls, engine: Engine, bundle: Bundle, oci: OCIRuntime, pid: int) -> Launch:
+    def adopt(
+        cls, engine: Engine, bundle: Bundle, oci: OCIRuntime, pid: int, started: int | None
+    ) -> Launch:
         """That of a container which another process has created; `pid` is 0 where its
-        first process is known to have ended."""
+        first process is known to have ended, `started` (ns since the epoch) None unless
+        it was started."""
         launch = cls(engine, bundle, oci)
         launch.pid = pid
         if pid > 0:
             launch._init = launch._open_init(pid)
+            if started is not None and not _may_be_stub(pid, started):
+                launch._stub = ""
         with suppress(ProcessLookupError):
             launch._monitor = _spawn.open_monitor(bundle.conmon_pid_file, bundle.container_id)
         return launch
@@ -274,6 +282,18 @@ class Launch:
         if not monitor.ended(MONITOR_TIMEOUT):
             self.kill_monitor()
             monitor.ended(MONITOR_TIMEOUT)
+
+
+def _may_be_stub(pid: int, started: int) -> bool:
+    """Whether what a started container executes may still be the OCI runtime's: it is no
+    file of the container's own, and the start was just now."""
+    if time.time_ns() - started > _STUB_LIFE * 1e9:
+        return False
+    try:
+        own = os.stat(f"/proc/{pid}/root{_program(pid)}")
+        return not os.path.samestat(own, os.stat(f"/proc/{pid}/exe"))
+    except OSError:
+        return True
 
 
 def _program(pid: int) -> str:

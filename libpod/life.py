@@ -45,7 +45,7 @@ from libpod.failpoint import reach
 from libpod.launch import Launch
 from libpod.oci import Bundle
 from libpod.state.records import ContainerState, ContainerStatus
-from libpod.storage.errors import NoSuchStorageContainer
+from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
 
 if TYPE_CHECKING:
     from libpod.engine import Engine
@@ -183,6 +183,7 @@ class Life:
         try:
             self.engine.state.update_container(self.record)
         except (NoSuchContainer, ContainerRemoved):
+            self._let_go()
             raise self._gone() from None
 
     def peek(self) -> ContainerRecord:
@@ -249,7 +250,7 @@ class Life:
         if found is not None:
             return found
         if launch is None:
-            launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
+            launch = self._adopt()
         try:
             if launch.has_monitor() or is_monitor(self.record.state.conmon_pid, self.id):
                 return None
@@ -337,8 +338,13 @@ class Life:
     def running(self) -> Launch:
         """Its processes, also those that another process has started."""
         if self.launch is None:
-            self.launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
+            self.launch = self._adopt()
         return self.launch
+
+    def _adopt(self) -> Launch:
+        state = self.record.state
+        started = None if state.status is ContainerStatus.CREATED else state.started
+        return Launch.adopt(self.engine, self.bundle(), self.oci, state.pid, started)
 
     def watched(self) -> Launch:
         """The same, with its `ended` set when the exit is final."""
@@ -476,7 +482,6 @@ class Life:
         state.oom_killed = oom_killed or state.oom_killed
         state.mounted = False
         state.mount_point = ""
-        state.bind_mounts = {}
         self.save(state.exit_code)
         reach("exit.saved")
         self._let_go()
@@ -495,7 +500,13 @@ class Life:
     def rename(self, name: str) -> None:
         """Gives it another name, in the container store and in the state."""
         before = self.record.name
-        self.engine.store.rename_container(self.id, name)
+        try:
+            self.engine.store.rename_container(self.id, name)
+        except DuplicateName as error:
+            raise ContainerExists(
+                f'the container name "{name}" is in use by {error.container_id}',
+                remedy="choose another name, or remove that container",
+            ) from error
         try:
             reach("rename.stored")
             self.engine.state.rename_container(self.record, name)
