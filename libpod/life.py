@@ -533,7 +533,6 @@ class Life:
         state.oom_killed = oom_killed or state.oom_killed
         state.mounted = False
         state.mount_point = ""
-        state.bind_mounts = {}
         return launched
 
     def _let_go(self, disclaim: bool = True) -> None:

@@ -144,11 +144,21 @@ def _oci_runtime(
         host,
         path=programs.oci,
         conmon_path=programs.conmon,
-        conmon_env=config.conmon_env_vars,
+        conmon_env=_conmon_env(config),
         tmp_dir=paths.tmp_dir,
         no_pivot_root=config.no_pivot_root,
         roots=_PODMAN_OCI_ROOTS if config.share else None,
     )
+
+
+def _conmon_env(config: RuntimeConfig) -> list[str]:
+    """With what leads an exit command to the same settings of podman's."""
+    if not config.share:
+        return config.conmon_env_vars
+    from libpod import podman
+
+    ours = [f"{key}={os.environ[key]}" for key in podman.VARIABLES if key in os.environ]
+    return [*ours, *config.conmon_env_vars]
 
 
 @cache

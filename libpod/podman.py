@@ -26,6 +26,9 @@ log = logging.getLogger("libpod.podman")
 SYSTEM_CONF = "/usr/share/containers/containers.conf"
 ADMIN_CONF = "/etc/containers/containers.conf"
 
+VARIABLES = ("CONTAINERS_CONF", "HOME", "XDG_CONFIG_HOME")
+"""Of the environment: what leads to its settings."""
+
 BOLT = "bolt_state.db"
 SQLITE = "db.sql"
 

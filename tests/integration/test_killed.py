@@ -18,14 +18,14 @@ import re
 import signal
 import subprocess
 import sys
-from itertools import product
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import pytest
+from killed import NAME, RENAMED
 
 import libpod
-from killed import NAME, RENAMED
 from conftest import Said
 from libpod import Container, ContainerStateInvalid, Runtime, Spec, Status, kv
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from libpod import Runtime, Spec, StorageConfig
 from libpod.state.bolt import BoltState
 from libpod.state.paths import RuntimePaths
 
@@ -79,3 +81,44 @@ class Podman:
     def state(self) -> BoltState:
         paths = self.paths()
         return BoltState(str(self.database), paths, RuntimePaths._fields, defaults=paths)
+
+
+class SharedPodman(Podman):
+    """podman, and a runtime of ours on the same state; the containers have a busybox.
+
+    It needs CONTAINERS_CONF in this process's environment, too.
+    """
+
+    def __init__(self, directory: Path, lock_type: str = "file") -> None:
+        locks = 'lock_type = "{}"'
+        super().__init__(directory, CONF.replace(locks.format("file"), locks.format(lock_type)))
+        self.rootfs = str(directory / "rootfs")
+        for name in ("dev", "etc", "proc", "sys", "tmp"):
+            (directory / "rootfs" / name).mkdir()
+        busybox = shutil.copy(shutil.which("busybox") or "busybox", f"{self.rootfs}/bin/busybox")
+        subprocess.run([busybox, "--install", f"{self.rootfs}/bin"], check=True)
+        self.box = Spec(
+            rootfs=self.rootfs,
+            stop_signal="KILL",
+            ulimits={"nofile": "20000:20000", "nproc": "4096:4096"},
+        )
+
+    def runtime(self, **options: Any) -> Runtime:
+        return Runtime(
+            share="podman",
+            storage_config=StorageConfig(
+                graph_root=f"{self.directory}/root", run_root=f"{self.directory}/run"
+            ),
+            tmp_dir=f"{self.directory}/tmp",
+            oci_runtime="runc",
+            **options,
+        )
+
+    def make(self, verb: str, name: str, *command: str, options: Sequence[str] = ()) -> str:
+        """`podman create` or `podman run -d` of what is like a job of `box`; its ID."""
+        wanted = [*verb.split(), "--name", name, "--network=none", "--stop-signal=KILL", *options]
+        return self(*wanted, "--rootfs", self.rootfs, *command)
+
+    def inspect(self, *names: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self("container", "inspect", *names))
+        return found
