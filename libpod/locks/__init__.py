@@ -18,13 +18,9 @@ import os
 
 from libpod import rundir
 from libpod.errors import (
-    Closed,
     ConfigError,
-    InternalError,
     InvalidArgument,
-    LockTaken,
     SystemCallError,
-    UsedAfterFork,
 )
 from libpod.locks.base import LockManager, ObjectLock
 from libpod.locks.paths import FileManager, FlockManager
