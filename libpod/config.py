@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
@@ -41,6 +42,8 @@ CONFIG_PATH = "/usr/share/containers/libpod.conf"
 OVERRIDE_CONFIG_PATH = "/etc/containers/libpod.conf"
 USER_CONFIG = ".config/containers/libpod.conf"
 """Below HOME; the only file that a rootless runtime reads."""
+
+_COARSE_NS = 1_000_000_000
 
 LATER_KEYS = frozenset(
     "infra_command infra_image label runtime runtimes runtime_supports_json "
