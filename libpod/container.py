@@ -381,9 +381,9 @@ class Container:
         reach("stop.saved")
         return launched, self._stop_timeout if grace is None else grace
 
-    def restart(self, timeout: float | None = None) -> None:
+    def restart(self, timeout: float | None = None, detach: bool | None = None) -> None:
         """Stops it, with `timeout` seconds (default: its stop time-out) of grace, where it
-        runs, and starts it.
+        runs, and starts it; `detach` as in `init`, None as it was.
 
         Raises `ContainerStateInvalid` where it is paused.
         """
@@ -398,7 +398,7 @@ class Container:
                 self.stop(timeout)
             except ContainerStopped:
                 log.debug("container %s ended before it was stopped", self.id)
-        self.start(detach=detached)
+        self.start(detach=detached if detach is None else detach)
 
     def pause(self) -> None:
         """Freezes all its processes."""

@@ -680,7 +680,8 @@ class Life:
     def take_over(self) -> None:
         """Makes this process the one in charge; it has the claim of one that died."""
         self._owned = True
-        with suppress(ContainerRemoved, RuntimeStopped):
+        # Whoever closes the runtime meanwhile leaves it to the next one.
+        with suppress(ContainerRemoved, RuntimeStopped, Closed):
             with self.locked():
                 if self.status in LIVE:
                     self.watched()

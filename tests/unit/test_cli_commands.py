@@ -839,6 +839,9 @@ def test_audit_says_nothing_or_fails(rt: FakeRuntime, cli: Cli) -> None:
 def test_refresh(rt: FakeRuntime, cli: Cli) -> None:
     assert cli("system", "refresh") == (0, [], [])
     assert rt.done == ["refreshed", "closed"]
+    rt.add("web", Status.RUNNING)
+    assert cli("system", "refresh").code == 125
+    assert rt.done == ["refreshed", "closed", "closed"]
 
 
 def test_global_flags_become_options(rt: FakeRuntime, cli: Cli) -> None:
