@@ -514,9 +514,15 @@ class Life:
             self.remove()
             return
         launched = self._give_back(ended)
-        self.remove(unfinished=False)
-        self._let_go()
-        launched.forget_files()
+        try:
+            self.remove(unfinished=False)
+            self._let_go()
+            launched.forget_files()
+        except BaseException:  # as in `remove`: nobody can do it again
+            if not self.engine.state.has_container(self.id):
+                self._let_go()
+                launched.forget_files()
+            raise
         reach("reap.forgotten")
 
     def _give_back(self, ended: Exit | None) -> Launch:
