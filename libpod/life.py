@@ -237,6 +237,10 @@ class Life:
             return False
         if self.launch is not None and self.launch.ended.is_set():
             return False
+        # By somebody who was killed before he recorded it, or who asked the OCI runtime.
+        frozen = self.engine.host.cgroups.frozen(self.cgroup)
+        if frozen is not None and frozen is not (status is ContainerStatus.PAUSED):
+            return False
         return not self.engine.exits.has(self.id) and is_monitor(record.state.conmon_pid, self.id)
 
     def _drop_stale_launch(self) -> None:

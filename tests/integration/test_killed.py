@@ -136,6 +136,8 @@ def test_killed_and_taken_up_again(
             runtime.sweep()
             assert runtime.audit() == []
             for container in runtime.get_containers():
+                if container.state.status is Status.PAUSED:
+                    container.unpause()
                 container.remove(force=True)
         # What was begun can be begun again, whatever was left of it.
         again = runtime.create(box, ["true"], name=NAME)
