@@ -21,6 +21,7 @@ run: need-run $(VENV)/.built ## run a container from a busybox root file system 
 test: need-test $(VENV)/.built c-test ## all tests, the integration tests with each OCI runtime
 	$(BIN)/pytest tests/unit
 	$(BIN)/pytest tests/interop tests/crash
+	@$(MAKE) --no-print-directory tsan
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=60
 	$(BIN)/pytest tests/integration --oci-runtime crun
 	$(BIN)/pytest tests/integration
@@ -57,6 +58,7 @@ C_FILES = $(wildcard csrc/*/*.[ch] tests/c/*.[ch])
 C_FLAGS = -std=gnu11 -D_GNU_SOURCE -iquote csrc -g -O1 -UNDEBUG -DLP_FAILPOINTS -pthread \
 	-Wall -Wextra -Wconversion -Wstrict-prototypes -Wshadow -Werror $(C_FLAGS_$(FLAVOUR))
 C_FLAGS_asan = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+C_FLAGS_tsan = -fsanitize=thread -fno-omit-frame-pointer
 C_OBJECTS = $(patsubst %.c,$(C_BUILD)/%.o,$(wildcard csrc/*/*.c))
 C_TESTS = $(patsubst %.c,$(C_BUILD)/%,$(wildcard tests/c/test_*.c))
 
@@ -81,6 +83,9 @@ $(C_BUILD)/%.o: %.c Makefile
 	@$(CC) $(C_FLAGS) -MMD -MP -c -o $@ $<
 
 -include $(wildcard $(C_BUILD)/*/*/*.d)
+
+tsan: need-build ## the threaded C tests under the thread sanitizer
+	@$(MAKE) --no-print-directory FLAVOUR=tsan C_TESTS=build/c/tsan/tests/c/test_kv_threads c-test
 
 # The sanitizers' Python side lives in a directory of its own: the extension
 # modules in the tree stay as users have them.  One test measures memory, which the
@@ -164,4 +169,4 @@ clean: ## remove everything that was made
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test unit build c-build c-test asan lint fmt test-all pytest wheel bench clean crash interop fuzz $(NEEDS)
+.PHONY: help run test unit build c-build c-test asan tsan lint fmt test-all pytest wheel bench clean crash interop fuzz $(NEEDS)

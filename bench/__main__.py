@@ -16,6 +16,7 @@ MODULES = {
     "launch": "launch_",
     "import": "import_",
     "kv": "kv",
+    "state": "state",
 }
 
 

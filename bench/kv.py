@@ -32,6 +32,7 @@ from libpod import kv
 HERE = os.path.dirname(os.path.abspath(__file__))
 VALUE = b"\0" * 1024
 BUCKET = b"bench"
+BATCH = 50_000  # keys a transaction, at most, where a database is filled
 Row = dict[str, Any]
 Chunk = Callable[[], float]
 """Does a fixed amount of work; nanoseconds an operation."""
@@ -180,24 +181,31 @@ class Bench:
 
     # --- filling
 
+    def batches_of_keys(self) -> list[list[bytes]]:
+        return [self.sorted[at : at + BATCH] for at in range(0, self.count, BATCH)]
+
     def fill_ours(self, path: str, sync: bool = False) -> None:
-        with kv.Database(path, sync=sync) as db, db.begin(write=True) as tx:
-            put = tx.create_bucket_if_not_exists(BUCKET).put
-            for key in self.sorted:
-                put(key, VALUE)
+        with kv.Database(path, sync=sync) as db:
+            for keys in self.batches_of_keys():
+                with db.begin(write=True) as tx:
+                    put = tx.create_bucket_if_not_exists(BUCKET).put
+                    for key in keys:
+                        put(key, VALUE)
 
     def fill_lmdb(self, path: str) -> None:
         peer = Lmdb(path, sync=False)
-        with peer.env.begin(write=True, db=peer.table) as tx:
-            for key in self.sorted:
-                tx.put(key, VALUE, append=False)
+        for keys in self.batches_of_keys():
+            with peer.env.begin(write=True, db=peer.table) as tx:
+                for key in keys:
+                    tx.put(key, VALUE, append=False)
         peer.close()
 
     def fill_sqlite(self, path: str) -> None:
         peer = Sqlite(path)
-        peer.db.execute("begin")
-        peer.db.executemany("insert into kv values (?, ?)", ((k, VALUE) for k in self.sorted))
-        peer.db.execute("commit")
+        for keys in self.batches_of_keys():
+            peer.db.execute("begin")
+            peer.db.executemany("insert into kv values (?, ?)", ((k, VALUE) for k in keys))
+            peer.db.execute("commit")
         peer.close()
 
     def fill_all(self) -> None:

@@ -128,13 +128,24 @@ def ours(root: str, directory: str, runtime: str) -> tuple[Contestant, Callable[
 
 
 def same_config(root: str, directory: str, runtime: str) -> str:
-    """The config.json of our own launch, with a mark in the place of its cgroup."""
+    """The config.json of our own launch, with a mark in the place of its cgroup; what it
+    mounts from the container's run directory is kept beside it."""
     from libpod import Runtime, Spec
 
-    with Runtime(
-        oci_runtime=runtime, static_dir=f"{directory}/static", tmp_dir=f"{directory}/tmp"
-    ) as rt:
-        config = rt.create(Spec(rootfs=root, command=["/bin/true"])).spec
+    kept = os.path.join(directory, "etc")
+    os.mkdir(kept)
+    with (
+        Runtime(
+            oci_runtime=runtime, static_dir=f"{directory}/static", tmp_dir=f"{directory}/tmp"
+        ) as rt,
+        rt.create(Spec(rootfs=root, command=["/bin/true"])) as container,
+    ):
+        container.init()
+        with open(f"{container.record.config.static_dir}/config.json", "rb") as file:
+            config = json.load(file)
+        for mount in config["mounts"]:
+            if mount["source"].startswith(directory):
+                mount["source"] = shutil.copy(mount["source"], kept)
     config["linux"]["cgroupsPath"] = "@CGROUP@"
     path = os.path.join(directory, "config.json")
     with open(path, "w", encoding="utf-8") as file:
@@ -198,7 +209,7 @@ def measure(runtime: str) -> list[Row]:
     group = CpuGroup()
     samples = {"ours": Sample(), "driver": Sample(), "podman": Sample()}
     counted = machine = 0.0
-    with tempfile.TemporaryDirectory(prefix="libpod-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="libpod-bench-", dir="/var/tmp") as directory:
         root = make_rootfs(directory)
         own, close = ours(root, directory, runtime)
         ways = {

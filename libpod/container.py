@@ -16,7 +16,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from libpod.launch import Launch
     from libpod.locks import ObjectLock
     from libpod.state.handles import ContainerRecord
+    from libpod.storage import StorageContainer
 
 log = logging.getLogger("libpod.container")
 
@@ -88,6 +89,7 @@ class Container:
         self._engine = engine
         self._batched = False
         self._listed: ContainerRecord | None = None
+        self._stored: StorageContainer | None = None
 
     # --- what it is ------------------------------------------------------------
 
@@ -193,15 +195,14 @@ class Container:
 
         engine = self._engine
         record = self._current()
-        try:
-            stored = engine.store.container(self.id)
-        except NoSuchStorageContainer:
-            stored = None
+        if self._stored is None:  # its layer stays the same
+            with suppress(NoSuchStorageContainer):
+                self._stored = engine.store.container(self.id)
         return inspect.container_data(
             record,
             paths=engine.paths,
             oci_path=engine.oci.path,
-            storage=stored,
+            storage=self._stored,
             size=inspect.Size(tree_size(record.config.rootfs)) if size else None,
         )
 
@@ -253,16 +254,20 @@ class Container:
         with self._locked():
             self._check_startable()
             if not self._is(Status.CREATED):
-                self._init(detach)
+                self._init(detach, save=False)
             self._life.start()
 
-    def start_and_attach(self, detach: bool = False) -> socket.socket:
+    def start_and_attach(
+        self, detach: bool = False, on_created: Callable[[], None] | None = None
+    ) -> socket.socket:
         """Starts it with a connection to its streams that misses no early byte; see
-        `libpod.attach`."""
+        `libpod.attach`.  `on_created` is called when it was created and before it starts."""
         with self._locked():
             self._check_startable()
             if not self._is(Status.CREATED):
-                self._init(detach)
+                self._init(detach, save=False)
+            if on_created is not None:
+                on_created()
             connection = self._life.running().connect()
             try:
                 self._life.start()
@@ -521,6 +526,7 @@ class Container:
                     "running or paused containers cannot be removed"
                 )
             if self._is(Status.CREATED, Status.RUNNING, Status.STOPPING):
+                self._life.check_unneeded()
                 grace = 0 if self._is(Status.CREATED) else self._stop_timeout
                 self._life.end(self._life.watched(), grace, self._stop_signal)
                 self._life.sync()
@@ -531,10 +537,11 @@ class Container:
 
     def kill_and_remove(self) -> None:
         """Ends it at once, whatever it does, and removes it."""
-        self.kill_all()
-        if self._life.launch is not None:
-            self._life.launch.ended.wait(KILL_TIMEOUT)
-        self.remove(force=True)
+        with self._engine.reserve.freed():
+            self.kill_all()
+            if self._life.launch is not None:
+                self._life.launch.ended.wait(KILL_TIMEOUT)
+            self.remove(force=True)
 
     def delete(self, force: bool = False) -> None:
         """`remove`, by the OCI runtimes' word for it."""
@@ -593,6 +600,13 @@ class Container:
         """Says that the caller waits for the exit and then clears up itself, so that no
         other thread has to."""
         self._life.attended = True
+
+    def reap(self) -> tuple[ContainerState, Usage]:
+        """Removes a container that has ended: how it stood, and what it had consumed."""
+        with self._life.held():
+            self._life.reap()
+        self._life.close()
+        return _state_of(self.record), self._life.usage
 
     def send_signal(self, signal_number: int) -> bool:
         """Sends a signal to its first process, if that is there: whether it was.  Takes no
@@ -677,11 +691,11 @@ class Container:
                 remedy="start them first",
             )
 
-    def _init(self, detach: bool) -> None:
+    def _init(self, detach: bool, save: bool = True) -> None:
         self._check_dependencies()
         if self._is(Status.STOPPED):
             self._life.release()
-        self._life.init(detach)
+        self._life.init(detach, save)
 
 
 def _state_of(record: ContainerRecord) -> ContainerState:

@@ -42,18 +42,19 @@ def create(
     members: dict[str, Any],
     *,
     remove: bool = False,
+    container_id: str | None = None,
 ) -> Container:
     """A configured container.
 
     `members` are those of `ContainerConfig` that were asked for; `remove` has it go
-    at its end.
+    at its end.  The ID is drawn where it is None.
 
     Raises `InvalidArgument`, `ContainerExists` (the name is taken), `BadRecord` (a
     spec that podman could not live with), `LocksExhausted`, `SystemCallError`.
     """
     if name is not None:
         names.check_name(name)
-    container_id = names.new_id()
+    container_id = container_id or names.new_id()
     chosen = name or names.unique_name(lambda drawn: is_taken(engine, drawn))
     created = time.time_ns()
     parent = members.get("cgroup_parent") or engine.cgroup_parent
@@ -131,8 +132,11 @@ def _register(engine: Engine, config: ContainerConfig, run_dir: str) -> Containe
         reach("create.recorded")
         engine.owners.disclaim(config.id)
         return Container(engine, record, lock)
-    except BaseException:
-        _undo(engine, config.id, lock_id, lock, record)
+    except BaseException as error:
+        if isinstance(error, LibpodError):
+            error.phase = error.phase or "prepare"
+        with engine.reserve.freed():
+            _undo(engine, config.id, lock_id, lock, record)
         raise
 
 

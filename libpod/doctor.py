@@ -69,14 +69,17 @@ def diagnose(options: Mapping[str, Any], config_path: str | None = None) -> list
         problems.append(_of(error))
         config = RuntimeConfig()
         places = configuration.resolve_defaults(config, {}, 0)
-    return problems + examine(config, places.tmp_dir, places.static_dir)
+    return problems + examine(config, places.tmp_dir, places.static_dir, places.graph_root)
 
 
-def examine(config: RuntimeConfig, tmp_dir: str, static_dir: str) -> list[Problem]:
+def examine(
+    config: RuntimeConfig, tmp_dir: str, static_dir: str, graph_root: str = ""
+) -> list[Problem]:
     """What is wrong with the host and this configuration, the worst first."""
     checks: list[Callable[[], Iterable[Problem]]] = [
         _privilege,
         lambda: _configuration(config),
+        lambda: _sharing(config, static_dir, graph_root),
         lambda: _runtime(config.runtime_path),
         lambda: _conmon(config.conmon_path),
         _kernel,
@@ -164,11 +167,31 @@ def _status_field(name: str) -> str | None:
     return None
 
 
+def _sharing(config: RuntimeConfig, static_dir: str, graph_root: str) -> Iterator[Problem]:
+    if config.share is None:
+        return
+    from libpod import podman
+    from libpod.host import Host
+
+    shared = podman.check_sharing(
+        static_dir,
+        graph_root,
+        os.environ,
+        os.getuid(),
+        Host().run_tool,
+        run_root=config.storage_config.run_root,
+        lock_type=config.lock_type,
+    )
+    yield Problem(
+        f"containers are shared with podman: {shared.why}; locks are podman's ({shared.lock_type})",
+        "info",
+        "leave share out to keep them apart",
+    )
+
+
 def _configuration(config: RuntimeConfig) -> Iterator[Problem]:
     # podman's packages ship the host's own file; nobody asked us for what it has.
     severity: Severity = "info" if config.of_host else "warning"
-    if config.share is not None:
-        yield Problem("sharing with podman is not built yet", "error", "leave share alone")
     if config.cgroup_manager == SYSTEMD:
         yield Problem(
             "cgroup_manager: systemd is not built yet, cgroups are made by cgroupfs",

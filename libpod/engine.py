@@ -8,7 +8,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from libpod.errors import LibpodError
@@ -32,6 +33,9 @@ EXIT_CODES_KEPT = 300.0
 """Seconds for which the exit code of a removed container can be asked for (podman's five
 minutes)."""
 
+RESERVED_DESCRIPTORS = 16
+"""More than the removal of a container has open at any moment."""
+
 CGROUP_PARENT = "/libpod-core"
 """The parent of all containers' cgroups in private directories.  It and the monitors'
 cgroup below it stay, empty: removing them would fail whoever makes one just then."""
@@ -53,6 +57,7 @@ class Engine:
         sharing: why podman and we share state here; None where we do not.
         owners: who looks after which running container.
         exits: sees containers end; releaser: clears up after those nobody waits for.
+        reserve: descriptors for clearing up.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Engine:
         self.owners = Owners(paths.tmp_dir)
         self.exits = ExitWatcher(oci.exit_dir)
         self.releaser = Releaser()
+        self.reserve = Reserve(RESERVED_DESCRIPTORS)
         self.closed = False
         self._pruned = time.monotonic()
 
@@ -88,6 +94,7 @@ class Engine:
         self.owners.close()
         self.locks.close()
         self.state.close()
+        self.reserve.close()
 
     @property
     def cgroup_parent(self) -> str:
@@ -136,6 +143,52 @@ class Engine:
             self.state.prune_exit_codes(time.time_ns() - int(EXIT_CODES_KEPT * 1e9))
         except LibpodError as error:
             log.warning("old exit codes were not forgotten: %s", error)
+
+
+class Reserve:
+    """Descriptors that are kept for clearing up: a program that has reached its limit must
+    still be able to remove what it could not finish.
+
+    Others may be faster to take them; then the clearing up fails, and can be done again.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._users = 0
+        self._kept: list[int] = []
+        self._fill()
+
+    @contextmanager
+    def freed(self) -> Iterator[None]:
+        """There are so many more to open, inside; for all that are inside together."""
+        with self._lock:
+            self._users += 1
+            self._empty()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._fill()
+
+    def close(self) -> None:
+        """Keeps none any more; idempotent."""
+        with self._lock:
+            self._size = 0
+            self._empty()
+
+    def _fill(self) -> None:
+        try:
+            while len(self._kept) < self._size:
+                self._kept.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:  # next time, perhaps
+            log.debug("%d descriptors in reserve: %s", len(self._kept), error)
+
+    def _empty(self) -> None:
+        while self._kept:
+            os.close(self._kept.pop())
 
 
 class Releaser:

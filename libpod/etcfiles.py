@@ -132,6 +132,8 @@ def write(
         raise SystemCallError(
             f"cannot write the files of a container in {run_dir}: {error.strerror}",
             error.errno or 0,
+            phase="prepare",
+            remedy="check the space on that file system",
         ) from error
 
 

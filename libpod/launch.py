@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("libpod.launch")
 
+STUB_TIMEOUT = 2.0
+"""Seconds that the OCI runtime may take from `start` to the command."""
+
 MONITOR_TIMEOUT = 10.0
 """Seconds that a monitor may go on after it wrote the exit file."""
 
@@ -59,6 +62,7 @@ class Launch:
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
+        self._watched = False
 
     @classmethod
     def adopt(cls, engine: Engine, bundle: Bundle, oci: OCIRuntime, pid: int) -> Launch:
@@ -68,6 +72,8 @@ class Launch:
         launch.pid = pid
         if pid > 0:
             launch._init = launch._open_init(pid)
+            if not _is_stub(launch._stub):
+                launch._stub = ""
         with suppress(ProcessLookupError):
             launch._monitor = _spawn.open_monitor(bundle.conmon_pid_file, bundle.container_id)
         return launch
@@ -127,6 +133,11 @@ class Launch:
         else:
             ended(self.engine.exits.read(self.bundle.container_id) or Exit(LOST, time.time()))
 
+    def is_awaited(self) -> bool:
+        """Whether its exit is watched for and has not been seen: what lies in the place of
+        the exit file until then is not conmon's."""
+        return self._watched and not self.ended.is_set()
+
     def clear_unfinished(self, orphaned: bool) -> None:
         """Ends what a creator that died in the middle has left.
 
@@ -154,8 +165,9 @@ class Launch:
         self.forget_files()
 
     def close(self) -> None:
-        """Gives back what this process holds of it."""
+        """Gives back what this process holds of it; whoever still waits for it is woken."""
         self.engine.exits.forget(self.bundle.container_id)
+        self.ended.set()
         init, self._init = self._init, None
         monitor, self._monitor = self._monitor, None
         for process in (init, monitor):
@@ -206,6 +218,7 @@ class Launch:
         """Waits until the first process is the command: what the OCI runtime has in its
         place lives on for some milliseconds after `start`, and dies of a signal that
         the command would have served, or loses it."""
+        deadline = min(deadline, time.monotonic() + STUB_TIMEOUT)
         while self._stub and _program(self.pid) == self._stub and self.has_process():
             if time.monotonic() >= deadline:
                 return
@@ -286,6 +299,12 @@ def _program(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return ""
+
+
+def _is_stub(program: str) -> bool:
+    """Whether it is what the OCI runtimes have in the command's place: a copy of theirs
+    in memory, or on a mount that nobody can reach."""
+    return program == "/" or program.startswith("/memfd:")
 
 
 def _write_new(path: str, data: bytes) -> None:

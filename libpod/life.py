@@ -45,7 +45,7 @@ from libpod.failpoint import reach
 from libpod.launch import Launch
 from libpod.oci import Bundle
 from libpod.state.records import ContainerState, ContainerStatus
-from libpod.storage.errors import NoSuchStorageContainer
+from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
 
 if TYPE_CHECKING:
     from libpod.engine import Engine
@@ -129,9 +129,17 @@ class Life:
             self._take_lock(timeout)
             yield
         finally:
-            if self._lock is not None:
-                with suppress(InternalError, Closed, LockGone):
-                    self._lock.unlock()
+            try:
+                self._unlock()
+            except BaseException:  # interrupted here, too: nobody could take it again
+                self._unlock()
+                raise
+
+    def _unlock(self) -> None:
+        """Held or not."""
+        if self._lock is not None:
+            with suppress(InternalError, Closed, LockGone):
+                self._lock.unlock()
 
     def check_process(self) -> None:
         """Raises `UsedAfterFork`, `RuntimeStopped`, `ContainerRemoved`."""
@@ -189,15 +197,18 @@ class Life:
         try:
             self.engine.state.update_container(self.record)
         except (NoSuchContainer, ContainerRemoved):
+            self._let_go()  # by another process, which could not
             raise self._gone() from None
 
     def peek(self) -> ContainerRecord:
         """What is recorded now, as a record of its own: whoever holds the lock is at work
         with `record`.  Takes no lock.  Raises `ContainerRemoved`."""
         try:
-            return self.engine.state.container(self.id)
+            read = self.engine.state.container(self.id)
         except NoSuchContainer:
             raise self._gone() from None
+        read.recall(self.record)
+        return read
 
     def save(self, exit_code: int | None = None) -> None:
         self.engine.state.save_container(self.record, exit_code)
@@ -251,7 +262,7 @@ class Life:
     def _find_exit(self) -> Exit | None:
         """How it ended, where that is final."""
         launch = self.launch
-        if launch is not None and launch.exit is not None:
+        if launch is not None and (launch.exit is not None or launch.is_awaited()):
             return launch.exit
         found = self.engine.exits.read(self.id)
         if found is not None:
@@ -354,8 +365,9 @@ class Life:
         launch.watch(self._on_exit)
         return launch
 
-    def init(self, detached: bool) -> None:
-        """Has the OCI runtime create it."""
+    def init(self, detached: bool, save: bool = True) -> None:
+        """Has the OCI runtime create it; a caller who starts it before he gives the lock
+        back need not `save` it."""
         self._check_whole()
         spec = self.record.config.spec
         terminal = bool(spec["process"].get("terminal"))
@@ -376,14 +388,16 @@ class Life:
             launched.create(self._on_exit)
             reach("init.created")
             self._note_created(launched, bind_mounts)
-            self.save()
+            if save:
+                self.save()
             reach("init.saved")
             if detached:
                 self.engine.owners.disclaim(self.id)
             self._owned = not detached
             self.launch = launched
         except BaseException:
-            self._undo_init(launched, before)
+            with self.engine.reserve.freed():
+                self._undo_init(launched, before)
             raise
 
     def _check_whole(self) -> None:
@@ -486,6 +500,30 @@ class Life:
 
     def release(self, ended: Exit | None = None) -> None:
         """Gives back what an ended container held, and records its end."""
+        launched = self._give_back(ended)
+        self.save(self.record.state.exit_code)
+        reach("exit.saved")
+        # One that is to go now stays claimed until it has: whoever inherits removes it.
+        self._let_go(disclaim=not (self._owned and self.remove_at_end))
+        launched.forget_files()
+        reach("exit.forgotten")
+        self.engine.prune_exit_codes()
+
+    def reap(self) -> None:
+        """Gives back what a container held that has ended and is to go, and removes it:
+        the record of its end would be gone with the next step."""
+        ended = self._find_exit() if self.status in LIVE else None
+        if self.status is ContainerStatus.EXITED:
+            self._let_go()
+            self.remove()
+            return
+        launched = self._give_back(ended)
+        self.remove(unfinished=False)
+        self._let_go()
+        launched.forget_files()
+        reach("reap.forgotten")
+
+    def _give_back(self, ended: Exit | None) -> Launch:
         launched = self.running()
         lost = (ended.code if ended else self.record.state.exit_code) == LOST
         self.usage, oom_killed = launched.release(lost)
@@ -500,13 +538,7 @@ class Life:
         state.mounted = False
         state.mount_point = ""
         state.bind_mounts = {}
-        self.save(state.exit_code)
-        reach("exit.saved")
-        # One that is to go now stays claimed until it has: whoever inherits removes it.
-        self._let_go(disclaim=not (self._owned and self.remove_at_end))
-        launched.forget_files()
-        reach("exit.forgotten")
-        self.engine.prune_exit_codes()
+        return launched
 
     def _let_go(self, disclaim: bool = True) -> None:
         """This process has nothing to do with its processes any more."""
@@ -520,7 +552,14 @@ class Life:
     def rename(self, name: str) -> None:
         """Gives it another name, in the container store and in the state."""
         before = self.record.name
-        self.engine.store.rename_container(self.id, name)
+        try:
+            self.engine.store.rename_container(self.id, name)
+        except DuplicateName as error:
+            raise ContainerExists(
+                f'the container name "{name}" is in use by {error.container_id}',
+                container_id=self.id,
+                remedy="choose another name, or remove that container",
+            ) from error
         try:
             reach("rename.stored")
             self.engine.state.rename_container(self.record, name)
@@ -537,34 +576,52 @@ class Life:
             except SystemCallError as error:
                 log.warning("container %s: %s", self.id, error)
 
-    def remove(self) -> None:
+    def remove(self, unfinished: bool = True) -> None:
         """Removes one that does not run, with all its files; the lock is gone after.
 
-        Where it is cut short, it can be done again.
+        `unfinished` looks for what a creation that was cut short may have left.
+        Where the removal is cut short, it can be done again.
         """
         engine = self.engine
-        dependents = engine.state.container_in_use(self.record)
-        if dependents:
-            raise ContainerExists(
-                f"container {self.id} has dependent containers which must be removed before it: "
-                + ", ".join(dependents),
-                container_id=self.id,
-            )
+        self.check_unneeded()
         reach("remove.begun")
-        self.clear_unfinished()
+        if unfinished:
+            self.clear_unfinished()
         self.unmount()
         reach("remove.unmounted")
         with suppress(NoSuchStorageContainer):  # by podman, or at our last attempt
             engine.store.delete_container(self.id)
         reach("remove.stored")
-        self._remove_record()
-        reach("remove.forgotten")
-        engine.owners.disclaim(self.id)
-        reach("remove.disclaimed")
-        if self._lock is not None:
-            self._lock.free()
+        try:
+            self._remove_record()
+            reach("remove.forgotten")
+            self._free_lock()
+        except BaseException:
+            # Nobody can do again what an interrupt cuts short after the record is gone.
+            if not engine.state.has_container(self.id):
+                self._free_lock()
+            raise
         reach("remove.unlocked")
         self.removed = True
+
+    def check_unneeded(self) -> None:
+        """Raises `ContainerExists` where other containers depend on it."""
+        dependents = self.engine.state.container_in_use(self.record)
+        if dependents:
+            raise ContainerExists(
+                f"container {self.id} has dependent containers which must be removed before it: "
+                + ", ".join(dependents),
+                container_id=self.id,
+                remedy="remove those first",
+            )
+
+    def _free_lock(self) -> None:
+        """The lock of a container without a record; once more is no error."""
+        self.engine.owners.disclaim(self.id)
+        reach("remove.disclaimed")
+        if self._lock is not None:
+            with suppress(LockGone):
+                self._lock.free()
 
     def clear_unfinished(self) -> None:
         """Ends what an `init` that was cut short has left; none may be going on."""
@@ -622,16 +679,19 @@ class Life:
     def take_over(self) -> None:
         """Makes this process the one in charge; it has the claim of one that died."""
         self._owned = True
-        self.settle()
-        if self.removed or self.engine.closed:
-            return
-        with suppress(ContainerRemoved, RuntimeStopped), self.locked():
-            if self.status in LIVE:
-                self.watched()
-            else:
+        with suppress(ContainerRemoved, RuntimeStopped):
+            with self.locked():
+                if self.status in LIVE:
+                    self.watched()
+                    return
+                # Perhaps in the middle of its creation.
                 self.clear_unfinished()
                 self.unmount()
                 self._let_go()
+                if self.remove_at_end:
+                    self.remove()
+            if self.removed:
+                self.close()
 
 
 def is_monitor(pid: int, container_id: str) -> bool:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -31,6 +32,9 @@ from libpod.errors import SystemCallError
 
 _SCRATCH = "."
 """How the name of a directory begins that is being made."""
+
+_SCRATCH_AGE = 60.0
+"""Seconds; nobody takes as long to make one."""
 
 
 class Owners:
@@ -130,6 +134,18 @@ class Owners:
                     yield container_id
             with suppress(OSError):  # somebody else was faster
                 os.rmdir(directory)
+        self._clear_scratch()
+
+    def _clear_scratch(self) -> None:
+        """Those whose maker was killed before they got their name."""
+        for name in _names(self._base):
+            path = f"{self._base}/{name}"
+            with suppress(FileNotFoundError):
+                if (
+                    name.startswith(_SCRATCH)
+                    and time.time() - os.stat(path).st_mtime > _SCRATCH_AGE
+                ):
+                    os.rmdir(path)
 
     def close(self) -> None:
         """Gives up what is left, for others to take over; idempotent."""
@@ -146,14 +162,25 @@ class Owners:
         if self._own is None:
             rundir.make_private_dir(self._base)
             name = f"{os.getpid()}-{os.urandom(4).hex()}"
-            scratch = f"{self._base}/{_SCRATCH}{name}"
-            os.mkdir(scratch, 0o700)
-            self._fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            own = f"{self._base}/{name}"
-            os.rename(scratch, own)
-            self._own = own
+            scratch, own = f"{self._base}/{_SCRATCH}{name}", f"{self._base}/{name}"
+            try:
+                os.mkdir(scratch, 0o700)
+                self._fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                os.rename(scratch, own)
+                self._own = own
+            except BaseException:
+                self._give_up(scratch, own)
+                raise
         return self._own
+
+    def _give_up(self, *paths: str) -> None:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.rmdir(path)
+        fd, self._fd, self._own = self._fd, -1, None
+        if fd >= 0:
+            os.close(fd)
 
     def _directories(self) -> list[str]:
         return [

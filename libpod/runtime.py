@@ -153,16 +153,23 @@ class Runtime:
         """
         began = time.monotonic()
         stdin = job.stdin or bool(input)
-        container = self._create(job, command, name, stdin=stdin, remove=True)
-        return foreground.run(
-            container,
-            data=(input or b"") if stdin else None,
-            timeout=timeout,
-            grace=grace,
-            output_limit=job.limits.output,
-            key=job.key,
-            phases={"prepare": time.monotonic() - began},
-        )
+        container_id = names.new_id()
+        try:
+            container = self._create(
+                job, command, name, stdin=stdin, remove=True, container_id=container_id
+            )
+            return foreground.run(
+                container,
+                data=(input or b"") if stdin else None,
+                timeout=timeout,
+                grace=grace,
+                output_limit=job.limits.output,
+                key=job.key,
+                phases={"prepare": time.monotonic() - began},
+            )
+        except BaseException:
+            self._undo(container_id)
+            raise
 
     def create(
         self,
@@ -194,20 +201,31 @@ class Runtime:
         `remove` and the other keywords are those of `create`.  One that is detached is
         meant to outlive this process: its monitor clears it up.
         """
-        container = self.create(job, command, name=name, remove=remove, **chosen)
+        members = options.members(chosen)
+        container_id = names.new_id()
         try:
+            container = self._create(
+                job,
+                command,
+                name,
+                stdin=job.stdin,
+                remove=remove,
+                members=members,
+                container_id=container_id,
+            )
             container.start(detach)
+            return container
         except BaseException:
-            container.remove(force=True)
+            self._undo(container_id)
             raise
-        return container
 
     def doctor(self) -> list[Problem]:
         """What is wrong with this host or configuration, and what to do about it."""
         from libpod import doctor
 
         self._check()
-        return doctor.examine(self._config, self.paths.tmp_dir, self.paths.static_dir)
+        paths = self.paths
+        return doctor.examine(self._config, paths.tmp_dir, paths.static_dir, paths.graph_root)
 
     def run_many(self, specs: Iterable[Spec], **options: Any) -> NoReturn:
         """Many jobs at once: not built yet."""
@@ -415,6 +433,7 @@ class Runtime:
         stdin: bool,
         remove: bool,
         members: Mapping[str, Any] = MappingProxyType({}),
+        container_id: str | None = None,
     ) -> Container:
         self._check()
         host = self._engine.host
@@ -450,6 +469,7 @@ class Runtime:
             name or job.name,
             {**asked, **members},
             remove,
+            container_id,
         )
 
     def _add(
@@ -458,11 +478,23 @@ class Runtime:
         name: str | None,
         members: dict[str, Any],
         remove: bool,
+        container_id: str | None = None,
     ) -> Container:
-        container = creation.create(self._engine, make_spec, name, members, remove=remove)
+        container = creation.create(
+            self._engine, make_spec, name, members, remove=remove, container_id=container_id
+        )
         with self._lock:
             self._known[container.id] = container
         return container
+
+    def _undo(self, container_id: str) -> None:
+        """Ends and removes what a call has made that fails, however far it came: by the ID,
+        since an interrupt may have lost the object."""
+        try:
+            container = self.get_container(container_id)
+        except (NoSuchContainer, RuntimeStopped):
+            return
+        container.kill_and_remove()
 
     def _is_taken(self, name: str) -> bool:
         return creation.is_taken(self._engine, name)

@@ -51,7 +51,7 @@ _REMEDY = {
     _lock.REFUSED: "give the file to the user that runs this, and nobody else",
     _lock.FULL: "remove containers, pods or volumes; or stop all containers, raise num_locks in "
     "containers.conf and here, remove the file, and renumber; or use the lock_type file",
-    _lock.BROKEN: "remove the object's lock: allocate another one, as a reboot does",
+    _lock.BROKEN: "stop every container and have the locks made anew, as a reboot does",
     _lock.FOREIGN: "with no container running, remove the file: it is made anew",
     _lock.NOT_BUILT: "use the lock_type file",
 }

@@ -19,6 +19,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
+const batchOfKeys = 50000 // a transaction, at most, where a database is filled
+
 var (
 	bucket = []byte("bench")
 	open   = map[string]*bolt.DB{}
@@ -104,14 +106,21 @@ func fill(path string, sync bool) {
 	value := make([]byte, 1024)
 	sorted := append([][]byte(nil), keys...)
 	sort.Slice(sorted, func(i, j int) bool { return string(sorted[i]) < string(sorted[j]) })
-	must(db.Update(func(tx *bolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(bucket)
-		must(err)
-		for _, key := range sorted {
-			must(b.Put(key, value))
+	for len(sorted) > 0 {
+		n := batchOfKeys
+		if n > len(sorted) {
+			n = len(sorted)
 		}
-		return nil
-	}))
+		must(db.Update(func(tx *bolt.Tx) error {
+			b, err := tx.CreateBucketIfNotExists(bucket)
+			must(err)
+			for _, key := range sorted[:n] {
+				must(b.Put(key, value))
+			}
+			return nil
+		}))
+		sorted = sorted[n:]
+	}
 	must(db.Close())
 }
 

@@ -18,6 +18,8 @@
 
 #include <stdlib.h>
 
+#define BUCKETS_KEPT 4U /* memory of closed buckets that a transaction keeps */
+
 /* --- the transaction's table of open buckets ------------------------------ */
 
 static size_t bucket_hash(const struct lp_bucket *parent, struct lp_slice name)
@@ -104,13 +106,49 @@ static void bucket_link(struct lp_bucket *bucket)
     tx->buckets = bucket;
 }
 
+static struct lp_bucket *bucket_alloc(struct lp_tx *tx)
+{
+    struct lp_bucket *bucket = tx->kept.buckets;
+
+    if (bucket == NULL) {
+        bucket = calloc(1, sizeof *bucket);
+    } else {
+        tx->kept.buckets = bucket->next;
+        tx->kept.count--;
+        memset(bucket, 0, sizeof *bucket);
+    }
+    if (bucket != NULL) {
+        bucket->tx = tx;
+        bucket->users = 1;
+    }
+    return bucket;
+}
+
 static void bucket_free(struct lp_bucket *bucket)
 {
+    struct lp_kept *kept = &bucket->tx->kept;
+
     lp_cursors_free(bucket);
     lp_node_free(bucket->node);
     free(bucket->inline_copy);
     free(bucket->name);
-    free(bucket);
+    if (kept->count == BUCKETS_KEPT) {
+        free(bucket);
+        return;
+    }
+    bucket->next = kept->buckets;
+    kept->buckets = bucket;
+    kept->count++;
+}
+
+void lp_buckets_forget(struct lp_tx *tx)
+{
+    while (tx->kept.buckets != NULL) {
+        struct lp_bucket *bucket = tx->kept.buckets;
+
+        tx->kept.buckets = bucket->next;
+        free(bucket);
+    }
 }
 
 void lp_buckets_free(struct lp_tx *tx)
@@ -155,12 +193,10 @@ void lp_bucket_bury(struct lp_bucket *bucket)
 struct lp_bucket *lp_tx_root(struct lp_tx *tx)
 {
     if (tx->root == NULL) {
-        struct lp_bucket *bucket = lp_new(sizeof *bucket);
+        struct lp_bucket *bucket = bucket_alloc(tx);
 
         if (bucket == NULL)
             return NULL;
-        bucket->tx = tx;
-        bucket->users = 1;
         bucket->root = tx->meta.root;
         bucket->sequence = tx->meta.sequence;
         bucket_link(bucket);
@@ -200,13 +236,11 @@ static int bucket_read_header(struct lp_bucket *bucket, struct lp_slice value, s
 static int bucket_new(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
                       struct lp_slice value, struct lp_error *err)
 {
-    struct lp_bucket *bucket = lp_new(sizeof *bucket);
+    struct lp_bucket *bucket = bucket_alloc(parent->tx);
     int rc;
 
     if (bucket == NULL)
         return lp_fail(err, LP_ENOMEM, "no memory for a bucket");
-    bucket->tx = parent->tx;
-    bucket->users = 1;
     rc = bucket_read_header(bucket, value, err);
     if (rc == LP_OK && parent->tx->writable) {
         bucket->parent = parent;
@@ -240,6 +274,44 @@ int lp_bucket_enter_write(struct lp_bucket *bucket, struct lp_error *err)
     return lp_bucket_enter(bucket, err);
 }
 
+/* --- the bucket that was opened last ---------------------------------------
+ *
+ * Most transactions open the same bucket first.  Where its header is depends on
+ * the snapshot only, so that it need not be looked for again until a commit. */
+
+static bool bucket_recall(struct lp_bucket *parent, struct lp_slice name, struct lp_bucket **out)
+{
+    const struct lp_tx *tx = parent->tx;
+    const struct lp_kept *kept = &tx->kept;
+
+    if (tx->writable || parent != tx->root || name.size != kept->name_size || name.size == 0 ||
+        memcmp(name.data, kept->name, name.size) != 0 ||
+        memcmp(&kept->meta, &tx->meta, sizeof kept->meta) != 0)
+        return false;
+    *out = bucket_alloc(parent->tx);
+    if (*out == NULL)
+        return false;
+    (*out)->root = kept->root;
+    (*out)->sequence = kept->sequence;
+    bucket_link(*out);
+    return true;
+}
+
+static void bucket_remember(const struct lp_bucket *parent, struct lp_slice name,
+                            const struct lp_bucket *bucket)
+{
+    struct lp_tx *tx = parent->tx;
+    struct lp_kept *kept = &tx->kept;
+
+    if (tx->writable || parent != tx->root || bucket->root == 0 || name.size > sizeof kept->name)
+        return;
+    memcpy(kept->name, name.data, name.size);
+    kept->name_size = name.size;
+    kept->meta = tx->meta;
+    kept->root = bucket->root;
+    kept->sequence = bucket->sequence;
+}
+
 static struct lp_bucket *bucket_opened(struct lp_bucket *parent, struct lp_slice name)
 {
     struct lp_tx *tx = parent->tx;
@@ -263,7 +335,7 @@ int lp_bucket_open(struct lp_bucket **out, struct lp_bucket *parent, struct lp_s
     struct lp_item item;
     int rc = lp_bucket_enter(parent, err);
 
-    if (rc != LP_OK)
+    if (rc != LP_OK || bucket_recall(parent, name, out))
         return rc;
     *out = bucket_opened(parent, name);
     if (*out != NULL) {
@@ -277,7 +349,10 @@ int lp_bucket_open(struct lp_bucket **out, struct lp_bucket *parent, struct lp_s
         return lp_fail(err, LP_KV_ENOBUCKET, "no such bucket");
     if (!item.is_bucket)
         return lp_fail(err, LP_KV_EINCOMPATIBLE, "the name is a key's, not a bucket's");
-    return bucket_new(out, parent, name, item.value, err);
+    rc = bucket_new(out, parent, name, item.value, err);
+    if (rc == LP_OK)
+        bucket_remember(parent, name, *out);
+    return rc;
 }
 
 int lp_bucket_create(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
@@ -337,6 +412,8 @@ int lp_bucket_get(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
         return rc;
     if (item.is_bucket)
         return 0;
+    for (size_t at = 64; at < item.value.size && at < 2048; at += 64)
+        __builtin_prefetch(item.value.data + at);
     *value = item.value;
     return 1;
 }
@@ -449,10 +526,37 @@ int lp_bucket_edit(struct lp_bucket *bucket, struct lp_slice key, bool grows, st
     return LP_OK;
 }
 
+/* A pair that this transaction put has its value behind its key, in one
+ * allocation, unless a longer one came later. */
+static bool bucket_is_pair(const struct lp_inode *inode)
+{
+    return (inode->flags & (LP_INODE_OWNS_KEY | LP_INODE_OWNS_VALUE)) == LP_INODE_OWNS_KEY;
+}
+
+static uint8_t *bucket_copy_pair(struct lp_slice key, struct lp_slice value, struct lp_error *err)
+{
+    uint8_t *pair = malloc(key.size + value.size);
+
+    if (pair == NULL) {
+        (void)lp_fail(err, LP_ENOMEM, "no memory for %zu bytes", key.size + value.size);
+        return NULL;
+    }
+    memcpy(pair, key.data, key.size);
+    if (value.size > 0)
+        memcpy(pair + key.size, value.data, value.size);
+    return pair;
+}
+
 static int bucket_replace(struct lp_inode *inode, struct lp_slice value, struct lp_error *err)
 {
-    uint8_t *copy = lp_node_copy(value, err);
+    uint8_t *copy;
 
+    if (bucket_is_pair(inode) && value.size > 0 && value.size <= inode->value_size) {
+        memmove((uint8_t *)(uintptr_t)inode->value, value.data, value.size);
+        inode->value_size = value.size;
+        return LP_OK;
+    }
+    copy = lp_node_copy(value, err);
     if (copy == NULL)
         return LP_ENOMEM;
     if ((inode->flags & LP_INODE_OWNS_VALUE) != 0)
@@ -466,9 +570,8 @@ static int bucket_replace(struct lp_inode *inode, struct lp_slice value, struct 
 int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice value,
                   struct lp_error *err)
 {
-    struct lp_inode inode = {.value_size = value.size,
-                             .key_size = (uint32_t)key.size,
-                             .flags = LP_INODE_OWNS_KEY | LP_INODE_OWNS_VALUE};
+    struct lp_inode inode = {
+        .value_size = value.size, .key_size = (uint32_t)key.size, .flags = LP_INODE_OWNS_KEY};
     struct lp_node *leaf;
     uint32_t index;
     bool exact;
@@ -493,10 +596,11 @@ int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
             return lp_fail(err, LP_KV_EINCOMPATIBLE, "the key is a bucket's name");
         return bucket_replace(&leaf->inodes[index], value, err);
     }
-    inode.key = lp_node_copy(key, err);
-    inode.value = lp_node_copy(value, err);
-    rc = inode.key == NULL || inode.value == NULL ? LP_ENOMEM
-                                                  : lp_node_insert(leaf, index, inode, err);
+    inode.key = bucket_copy_pair(key, value, err);
+    if (inode.key == NULL)
+        return LP_ENOMEM;
+    inode.value = inode.key + key.size;
+    rc = lp_node_insert(leaf, index, inode, err);
     if (rc != LP_OK)
         lp_inode_release(&inode, true);
     return rc;

@@ -52,5 +52,7 @@ void lp_bucket_bury(struct lp_bucket *bucket);
 
 /* Frees every bucket of the transaction with its cursors and nodes. */
 void lp_buckets_free(struct lp_tx *tx);
+/* Frees the memory that was kept of closed ones. */
+void lp_buckets_forget(struct lp_tx *tx);
 
 #endif

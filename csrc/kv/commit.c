@@ -35,11 +35,11 @@
 #define COMMIT_BUFFER ((uint64_t)4 << 20) /* bytes gathered for one write */
 #define COMMIT_GROW_MIN ((uint64_t)64 << 10)
 #define COMMIT_GROW_MAX ((uint64_t)4 << 20)
-/* How many free pages are left lying for the sake of one run: a quarter of the
- * file, half of it for a commit of many pages, or what a freelist of one page
- * can name. */
-#define COMMIT_PATIENCE 4U
-#define COMMIT_PATIENCE_MANY 2U
+/* How many free pages are left lying for the sake of one run: half of the file,
+ * but for a commit of few pages not more than a freelist of a few pages names,
+ * which it has to write each time. */
+#define COMMIT_PATIENCE 2U
+#define COMMIT_PATIENCE_MOST 4000U
 #define COMMIT_MANY 16U
 /* So many pages go into the tightest holes, where one hole takes the rest. */
 #define COMMIT_SINGLES 3U
@@ -206,13 +206,15 @@ static int commit_reserve(struct commit *commit, uint64_t freelist_pages, struct
  * lie side by side, and the hole of two commits takes the third. */
 static int commit_plan(struct commit *commit, uint64_t freelist_pages, struct lp_error *err)
 {
-    uint64_t patience =
-        commit->meta.pages / (commit->need > COMMIT_MANY ? COMMIT_PATIENCE_MANY : COMMIT_PATIENCE);
+    bool many = commit->need - freelist_pages > COMMIT_MANY;
+    uint64_t patience = commit->meta.pages / COMMIT_PATIENCE;
     int rc = commit_take(commit, commit->need, err);
 
     if (rc < 0)
         return rc;
     if (rc == 0) {
+        if (patience > COMMIT_PATIENCE_MOST && !many)
+            patience = COMMIT_PATIENCE_MOST;
         if (patience < COMMIT_FRAGMENTS)
             patience = COMMIT_FRAGMENTS;
         if (commit->tx->db->freelist.free_pages > patience || !commit_fits(commit, commit->need))
@@ -389,8 +391,11 @@ static int commit_write_freelist(struct commit *commit, uint64_t pages, struct l
     if (rc == LP_OK)
         rc = lp_freelist_gather(&tx->db->freelist, &tx->freed, &all, &tx->fault, err);
     if (rc == LP_OK) {
-        memset(data, 0, (size_t)(pages * tx->page_size));
-        lp_freelist_write(&all, lp_extents_pages(&all), data, commit->meta.freelist, pages - 1);
+        uint64_t count = lp_extents_pages(&all);
+        uint64_t bytes = lp_freelist_bytes(count);
+
+        lp_freelist_write(&all, count, data, commit->meta.freelist, pages - 1);
+        memset(data + bytes, 0, (size_t)(pages * tx->page_size - bytes));
     }
     lp_extents_free(&all);
     return rc;
@@ -506,7 +511,6 @@ static int commit_layout(struct commit *commit, uint64_t *freelist_pages, struct
 {
     struct lp_tx *tx = commit->tx;
     const struct lp_freelist *list = &tx->db->freelist;
-    struct lp_extents all = {0};
     uint64_t ids;
     int rc = LP_OK;
 
@@ -526,9 +530,8 @@ static int commit_layout(struct commit *commit, uint64_t *freelist_pages, struct
     if (rc == LP_OK)
         rc = lp_freelist_reserve(&tx->db->freelist, err);
     if (rc == LP_OK) /* a freelist that names used pages is found before anything is written */
-        rc = lp_freelist_gather(list, &tx->freed, &all, &tx->fault, err);
-    ids = lp_extents_pages(&all);
-    lp_extents_free(&all);
+        rc = lp_extents_apart(&list->free, &tx->freed, &tx->fault, err);
+    ids = list->free_pages + list->pending_pages + lp_extents_pages(&tx->freed);
     *freelist_pages = tx->db->options.freelist_in_memory
                           ? 0
                           : lp_pages_for(lp_freelist_bytes(ids), tx->page_size);

@@ -52,8 +52,9 @@ struct lp_db {
     struct lp_tx *readers; /* oldest first */
     struct lp_tx *readers_last;
     size_t reader_count;
-    int64_t contended; /* when the lock was last seen to be wanted by others */
-    int64_t released;  /* when it was last let go */
+    struct lp_tx *spare; /* memory of one that ended, or NULL */
+    int64_t contended;   /* when the lock was last seen to be wanted by others */
+    int64_t released;    /* when it was last let go */
 
     /* the current commit */
     struct lp_meta meta;

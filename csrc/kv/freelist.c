@@ -20,19 +20,30 @@
 
 #include <stdlib.h>
 
+static int extents_reserve(struct lp_extents *extents, size_t count, struct lp_error *err)
+{
+    size_t room = extents->room == 0 ? 16 : extents->room * 2;
+    struct lp_extent *at;
+
+    if (count <= extents->room)
+        return LP_OK;
+    if (room < count)
+        room = count;
+    at = reallocarray(extents->at, room, sizeof *at);
+    if (at == NULL)
+        return lp_fail(err, LP_ENOMEM, "no memory for %zu free extents", room);
+    extents->at = at;
+    extents->room = room;
+    return LP_OK;
+}
+
 int lp_extents_add(struct lp_extents *extents, uint64_t start, uint64_t count, struct lp_error *err)
 {
-    if (extents->used == extents->room) {
-        size_t room = extents->room == 0 ? 16 : extents->room * 2;
-        struct lp_extent *at = reallocarray(extents->at, room, sizeof *at);
+    int rc = extents_reserve(extents, extents->used + 1, err);
 
-        if (at == NULL)
-            return lp_fail(err, LP_ENOMEM, "no memory for %zu free extents", room);
-        extents->at = at;
-        extents->room = room;
-    }
-    extents->at[extents->used++] = (struct lp_extent){start, count};
-    return LP_OK;
+    if (rc == LP_OK)
+        extents->at[extents->used++] = (struct lp_extent){start, count};
+    return rc;
 }
 
 void lp_extents_free(struct lp_extents *extents)
@@ -58,21 +69,21 @@ static int extent_order(const void *a, const void *b)
     return (x->start > y->start) - (x->start < y->start);
 }
 
-/* Appends to an ascending array, joining neighbours. */
-static int extents_append(struct lp_extents *into, struct lp_extent extent, uint64_t *fault,
-                          struct lp_error *err)
+static int extents_twice(uint64_t page, uint64_t *fault, struct lp_error *err)
+{
+    *fault = page;
+    return lp_fail(err, LP_KV_ECORRUPT, "the page is free twice");
+}
+
+/* Appends to an ascending array with room, joining neighbours. */
+static void extents_append(struct lp_extents *into, struct lp_extent extent)
 {
     struct lp_extent *last = into->used > 0 ? &into->at[into->used - 1] : NULL;
 
-    if (last != NULL && last->start + last->count > extent.start) {
-        *fault = extent.start;
-        return lp_fail(err, LP_KV_ECORRUPT, "the page is free twice");
-    }
-    if (last != NULL && last->start + last->count == extent.start) {
+    if (last != NULL && last->start + last->count == extent.start)
         last->count += extent.count;
-        return LP_OK;
-    }
-    return lp_extents_add(into, extent.start, extent.count, err);
+    else
+        into->at[into->used++] = extent;
 }
 
 int lp_extents_normalize(struct lp_extents *extents, uint64_t *fault, struct lp_error *err)
@@ -81,36 +92,78 @@ int lp_extents_normalize(struct lp_extents *extents, uint64_t *fault, struct lp_
 
     if (used > 1)
         qsort(extents->at, used, sizeof *extents->at, extent_order);
+    for (size_t i = 1; i < used; i++) {
+        if (extents->at[i - 1].start + extents->at[i - 1].count > extents->at[i].start)
+            return extents_twice(extents->at[i].start, fault, err);
+    }
     extents->used = 0;
-    for (size_t i = 0; i < used; i++) {
-        int rc = extents_append(extents, extents->at[i], fault, err);
+    for (size_t i = 0; i < used; i++)
+        extents_append(extents, extents->at[i]);
+    return LP_OK;
+}
 
-        if (rc != LP_OK)
-            return rc;
+/* The first extent in [from, used) that begins at `page` or later. */
+static size_t extents_find(const struct lp_extents *extents, size_t from, uint64_t page)
+{
+    size_t to = extents->used;
+
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+
+        if (extents->at[middle].start < page)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
+int lp_extents_apart(const struct lp_extents *extents, const struct lp_extents *more,
+                     uint64_t *fault, struct lp_error *err)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < more->used; i++) {
+        struct lp_extent extent = more->at[i];
+
+        at = extents_find(extents, at, extent.start);
+        if (at > 0 && extents->at[at - 1].start + extents->at[at - 1].count > extent.start)
+            return extents_twice(extent.start, fault, err);
+        if (at < extents->used && extents->at[at].start < extent.start + extent.count)
+            return extents_twice(extents->at[at].start, fault, err);
     }
     return LP_OK;
 }
 
+/* In place, and in blocks: mostly a few extents go into many.  What is there
+ * moves to the end of the array and from there back between the new ones. */
 int lp_extents_merge(struct lp_extents *into, const struct lp_extents *more, uint64_t *fault,
                      struct lp_error *err)
 {
-    struct lp_extents merged = {0};
-    size_t i = 0;
-    size_t j = 0;
+    size_t end = into->used + more->used;
+    struct lp_extents rest;
+    size_t next = 0;
+    int rc = lp_extents_apart(into, more, fault, err);
 
-    if (more->used == 0)
-        return LP_OK;
-    while (i < into->used || j < more->used) {
-        bool ours = j == more->used || (i < into->used && into->at[i].start < more->at[j].start);
-        int rc = extents_append(&merged, ours ? into->at[i++] : more->at[j++], fault, err);
+    if (rc == LP_OK)
+        rc = extents_reserve(into, end, err);
+    if (rc != LP_OK || more->used == 0)
+        return rc;
+    rest = (struct lp_extents){.at = into->at + more->used, .used = into->used};
+    memmove(rest.at, into->at, rest.used * sizeof *rest.at);
+    into->used = 0;
+    for (size_t i = 0; i <= more->used; i++) {
+        size_t until = i < more->used ? extents_find(&rest, next, more->at[i].start) : rest.used;
 
-        if (rc != LP_OK) {
-            lp_extents_free(&merged);
-            return rc;
+        if (next < until) { /* only the first of a block can touch what is before it */
+            extents_append(into, rest.at[next++]);
+            memmove(into->at + into->used, rest.at + next, (until - next) * sizeof *rest.at);
+            into->used += until - next;
+            next = until;
         }
+        if (i < more->used)
+            extents_append(into, more->at[i]);
     }
-    lp_extents_free(into);
-    *into = merged;
     return LP_OK;
 }
 
@@ -256,8 +309,14 @@ int lp_freelist_release(struct lp_freelist *list, uint64_t oldest, struct lp_err
 int lp_freelist_gather(const struct lp_freelist *list, const struct lp_extents *freed,
                        struct lp_extents *all, uint64_t *fault, struct lp_error *err)
 {
-    int rc = lp_extents_merge(all, &list->free, fault, err);
+    size_t most = list->free.used + freed->used;
+    int rc;
 
+    for (size_t i = 0; i < list->pending_used; i++)
+        most += list->pending[i].pages.used;
+    rc = extents_reserve(all, most, err);
+    if (rc == LP_OK)
+        rc = lp_extents_merge(all, &list->free, fault, err);
     for (size_t i = 0; rc == LP_OK && i < list->pending_used; i++)
         rc = lp_extents_merge(all, &list->pending[i].pages, fault, err);
     return rc == LP_OK ? lp_extents_merge(all, freed, fault, err) : rc;

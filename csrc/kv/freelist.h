@@ -46,7 +46,12 @@ uint64_t lp_extents_pages(const struct lp_extents *extents);
  * *fault is then the page that is there twice. */
 int lp_extents_normalize(struct lp_extents *extents, uint64_t *fault, struct lp_error *err);
 
-/* Adds the normalized `more` to the normalized `into`; errors as above. */
+/* Fails as above where the two, both normalized, have a page in common. */
+int lp_extents_apart(const struct lp_extents *extents, const struct lp_extents *more,
+                     uint64_t *fault, struct lp_error *err);
+
+/* Adds the normalized `more` to the normalized `into`, which stays as it was
+ * after an error; errors as above. */
 int lp_extents_merge(struct lp_extents *into, const struct lp_extents *more, uint64_t *fault,
                      struct lp_error *err);
 

@@ -8,8 +8,9 @@
  * Invariants
  *  1. After settle no node below the root is empty, and a branch root has two
  *     children at least.
- *  2. After shape every node fits into a page, but for a leaf with one element
- *     and a branch with fewer than four, which take a run.
+ *  2. After shape every node fits into a page, but for a leaf with few elements
+ *     that need no more pages together and a branch with fewer than four, which
+ *     take a run.
  *  3. Every branch key is the smallest key below its child.
  *  4. A page that a node was made from goes to `freed` exactly once: when the
  *     node goes (join, collapse) or when it is measured.
@@ -17,6 +18,8 @@
 #include "kv/layout.h"
 
 #include <stdlib.h>
+
+#define LAYOUT_WHOLE 4U /* elements of a leaf that may take a run together */
 
 static int layout_leave_page(struct lp_tx *tx, struct lp_node *node, struct lp_error *err)
 {
@@ -131,6 +134,24 @@ static int layout_collapse(struct lp_bucket *bucket, struct lp_error *err)
 
 /* --- shape: cut what is too large ----------------------------------------- */
 
+/* Whether a leaf of few elements takes fewer pages as one run than in two
+ * pieces, as one with a value of a page and some small ones does. */
+static bool layout_better_whole(const struct lp_node *node, uint64_t bytes, uint64_t page_size)
+{
+    uint64_t size = LP_PAGE_HEADER;
+
+    if (!node->leaf || node->count > LAYOUT_WHOLE)
+        return false;
+    for (uint32_t i = 0; i + 1 < node->count; i++) {
+        size += lp_inode_bytes(&node->inodes[i], true);
+        if (lp_pages_for(size, page_size) +
+                lp_pages_for(bytes - size + LP_PAGE_HEADER, page_size) <=
+            lp_pages_for(bytes, page_size))
+            return false;
+    }
+    return true;
+}
+
 /* Where to cut a node of `bytes`; 0 where it stays whole. */
 static uint32_t layout_cut_at(const struct lp_node *node, uint64_t bytes, uint64_t page_size)
 {
@@ -140,6 +161,8 @@ static uint32_t layout_cut_at(const struct lp_node *node, uint64_t bytes, uint64
     uint32_t i;
 
     if (node->count < 2 * least || (bytes <= page_size && node->count <= LP_PAGE_COUNT_MAX))
+        return 0;
+    if (layout_better_whole(node, bytes, page_size))
         return 0;
     if (node->scattered)
         limit = bytes <= 2 * page_size ? bytes / 2 : page_size * 7 / 10;

@@ -13,7 +13,7 @@
 
 enum {
     LP_INODE_BUCKET = 1,     /* leaf: the value is a bucket's header */
-    LP_INODE_OWNS_KEY = 2,   /* free() it with the inode */
+    LP_INODE_OWNS_KEY = 2,   /* free() it with the inode; the value may lie behind it */
     LP_INODE_OWNS_VALUE = 4, /* leaf */
 };
 

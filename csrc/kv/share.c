@@ -218,17 +218,21 @@ static int share_wait(struct lp_db *db, struct lp_wait *wait, struct lp_error *e
     return rc;
 }
 
-/* Leaves NONE.  With the mutex held before and after, free in between. */
+/* Leaves NONE.  With the mutex held before and after, free while it waits. */
 static int share_acquire(struct lp_db *db, bool exclusive, struct lp_wait *wait,
                          struct lp_error *err)
 {
-    int rc;
+    int rc = 0;
 
-    db->lock_moving = true;
-    (void)pthread_mutex_unlock(&db->mutex);
-    rc = share_take(db, exclusive, wait, err);
-    (void)pthread_mutex_lock(&db->mutex);
-    if (rc == LP_OK) {
+    if (!exclusive || db->contended == 0) /* mostly the lock is free */
+        rc = share_try(db, exclusive ? LOCK_EX : LOCK_SH, err);
+    if (rc == 0) {
+        db->lock_moving = true;
+        (void)pthread_mutex_unlock(&db->mutex);
+        rc = share_take(db, exclusive, wait, err);
+        (void)pthread_mutex_lock(&db->mutex);
+    }
+    if (rc >= LP_OK) {
         db->held = exclusive ? LP_HELD_EXCLUSIVE : LP_HELD_SHARED;
         rc = lp_db_look(db, true, err);
         if (rc != LP_OK) {
@@ -237,7 +241,8 @@ static int share_acquire(struct lp_db *db, bool exclusive, struct lp_wait *wait,
         }
     }
     db->lock_moving = false;
-    (void)pthread_cond_broadcast(&db->changed);
+    if (db->waiting > 0)
+        (void)pthread_cond_broadcast(&db->changed);
     return rc;
 }
 

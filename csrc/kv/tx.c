@@ -224,27 +224,49 @@ static void tx_leave(struct lp_tx *tx)
     lp_map_release(tx->map);
 }
 
+/* Memory for a transaction, that of the last one where it is not in use.  With
+ * the mutex held. */
+static struct lp_tx *tx_new(struct lp_db *db)
+{
+    struct lp_tx *tx = db->spare;
+
+    if (tx == NULL)
+        return calloc(1, sizeof *tx);
+    db->spare = NULL;
+    memset(tx, 0, offsetof(struct lp_tx, kept));
+    return tx;
+}
+
+void lp_tx_free(struct lp_tx *tx)
+{
+    if (tx == NULL)
+        return;
+    lp_buckets_forget(tx);
+    free(tx);
+}
+
 int lp_tx_begin(struct lp_tx **out, struct lp_db *db, bool writable, struct lp_wait *wait,
                 struct lp_error *err)
 {
-    struct lp_tx *tx = lp_new(sizeof *tx);
-    int rc;
+    int rc = lp_share_enter(db, writable, wait, err);
+    struct lp_tx *tx;
 
-    if (tx == NULL)
-        return lp_fail(err, LP_ENOMEM, "no memory for a transaction");
-    tx->db = db;
-    tx->writable = writable;
-    tx->thread = pthread_self();
-    tx->fault = LP_KV_NO_PAGE;
-    rc = lp_share_enter(db, writable, wait, err);
-    if (rc != LP_OK) {
-        free(tx);
+    if (rc != LP_OK)
         return rc;
+    tx = tx_new(db);
+    if (tx != NULL) {
+        tx->db = db;
+        tx->writable = writable;
+        tx->thread = pthread_self();
+        tx->fault = LP_KV_NO_PAGE;
+        tx_join(tx);
+        *out = tx;
+    } else {
+        lp_share_leave(db, writable);
+        rc = lp_fail(err, LP_ENOMEM, "no memory for a transaction");
     }
-    tx_join(tx);
     (void)pthread_mutex_unlock(&db->mutex);
-    *out = tx;
-    return LP_OK;
+    return rc;
 }
 
 static void tx_end(struct lp_tx *tx)
@@ -259,9 +281,13 @@ static void tx_end(struct lp_tx *tx)
         (void)pthread_mutex_lock(&db->mutex);
         tx_leave(tx);
         lp_share_leave(db, tx->writable);
+        if (db->spare == NULL) {
+            db->spare = tx;
+            tx = NULL;
+        }
         (void)pthread_mutex_unlock(&db->mutex);
     }
-    free(tx);
+    lp_tx_free(tx);
 }
 
 void lp_tx_rollback(struct lp_tx *tx)

@@ -24,6 +24,18 @@ struct lp_cache {
     uint64_t epoch; /* grows whenever pages are dropped */
 };
 
+/* What the memory of an ended transaction keeps for the next one. */
+struct lp_kept {
+    struct lp_bucket *buckets; /* memory of closed ones, linked by `next` */
+    unsigned count;
+
+    struct lp_meta meta; /* of the snapshot that the rest is about */
+    uint8_t name[40];    /* of a bucket in the root bucket: the last that was opened */
+    size_t name_size;    /* 0: none */
+    uint64_t root;
+    uint64_t sequence;
+};
+
 struct lp_tx {
     struct lp_db *db;
     struct lp_meta meta; /* the snapshot; of a write transaction, with its own txid */
@@ -46,17 +58,12 @@ struct lp_tx {
 
     struct lp_extents freed; /* pages of the snapshot that this commit leaves behind */
     struct lp_extents taken; /* pages out of the freelist that it writes */
+
+    struct lp_kept kept; /* last: a new transaction clears what is before it */
 };
 
-/* calloc() for one small object: glibc's own passes by the thread's cache, so
- * the compiler must not see that this is one. */
-static inline void *lp_new(size_t size)
-{
-    void *memory = malloc(size);
-
-    __asm__("" : "+r"(memory));
-    return memory == NULL ? NULL : memset(memory, 0, size);
-}
+/* Frees an ended transaction's memory. */
+void lp_tx_free(struct lp_tx *tx);
 
 /* LP_KV_ECORRUPT, with the page at fault recorded in the transaction. */
 int lp_tx_corrupt(struct lp_tx *tx, uint64_t page, const char *reason, struct lp_error *err);

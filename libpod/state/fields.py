@@ -276,16 +276,14 @@ class Record:
     """By JSON name, in the order in which they are written."""
     names: ClassVar[dict[str, Field[Any]]]
     """By attribute."""
-    _kinds: ClassVar[dict[str, type]]
-    _checks: ClassVar[dict[str, Callable[[Any], bool]]]
+    _forms: ClassVar[dict[str, tuple[type, Callable[[Any], bool] | None]]]
 
     values: dict[str, Any]
 
     def __init_subclass__(cls) -> None:
         cls.names = {name: f for name, f in vars(cls).items() if isinstance(f, Field)}
         cls.fields = {f.json_name: f for f in cls.names.values()}
-        cls._kinds = {name: f.kind for name, f in cls.fields.items()}
-        cls._checks = {name: f.check for name, f in cls.fields.items() if f.check}
+        cls._forms = {name: (f.kind, f.check) for name, f in cls.fields.items()}
 
     def __init__(self, **members: Any) -> None:
         self.values = {}
@@ -316,11 +314,13 @@ class Record:
     def check(self) -> None:
         """Raises ValueError for the first member that has the wrong form; null has none,
         as in Go."""
-        kinds, checks = self._kinds, self._checks
+        forms = self._forms
         for name, value in self.values.items():
-            if value is None or name not in kinds:
+            form = forms.get(name)
+            if form is None or value is None:
                 continue
-            if type(value) is not kinds[name] or (name in checks and not checks[name](value)):
+            kind, check = form
+            if type(value) is not kind or (check is not None and not check(value)):
                 raise ValueError(f"{name} cannot be {value!r:.100}")
 
     def encode(self, stored: bytes | None = None) -> bytes:

@@ -93,6 +93,11 @@ class Handle(Generic[C, S]):
     def state(self, state: S) -> None:
         self._state = state
 
+    def recall(self, other: Self) -> None:
+        """Takes over the config that `other` has decoded from the same text."""
+        if self._config is None and other.stored.config == self.stored.config:
+            self._config = other._config
+
     def adopt(self, other: Self) -> None:
         """Becomes what was read anew; a config that is the same stays decoded."""
         if other.stored.config != self.stored.config:

@@ -50,7 +50,8 @@ class StorageFull(SystemCallError, StorageError):
     """The file system of the store, or the user's share of it, is full."""
 
 
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+"""What a system call says then."""
 
 
 @contextmanager
@@ -61,9 +62,10 @@ def translated(doing: str, container_id: str | None = None) -> Iterator[None]:
     except LibpodError:
         raise
     except OSError as error:
-        at = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        path = error.filename2 or error.filename  # a link's own is the second
+        at = f" ({os.fsdecode(path)})" if path else ""
         message = f"{doing}: {error.strerror or error}{at}"
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StorageFull(
                 message,
                 error.errno,

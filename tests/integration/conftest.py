@@ -8,7 +8,6 @@ them, and so that crun, which refuses hybrid cgroups, can have a host without.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
@@ -24,13 +23,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import mountns
 from census import Census, record_ids
 from libpod import Container, ContainerRemoved, Runtime, Spec, Status
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # runc's, which a plain PATH may lack
-CLONE_NEWNS = 0x20000
-MS_REC = 0x4000
-MS_PRIVATE = 1 << 18
 UNIFIED = "/sys/fs/cgroup/unified"
 
 PASSWD = """\
@@ -56,21 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() != 0:
         return  # every test says so
     record_ids()
-    own_mount_namespace()
+    mountns.enter()
     if config.getoption("--oci-runtime") == "crun" and os.path.ismount(UNIFIED):
-        _checked("umount", UNIFIED.encode(), 0)
-
-
-def own_mount_namespace() -> None:
-    """Mounts made from now on are ours alone; the namespace goes with the process."""
-    _checked("unshare", CLONE_NEWNS)
-    _checked("mount", b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
-
-
-def _checked(name: str, *arguments: Any) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments) != 0:
-        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
+        mountns.unmount(UNIFIED)
 
 
 def needed(program: str) -> str:

@@ -24,7 +24,6 @@ from libpod import (
     Reason,
     Runtime,
     Spec,
-    StateType,
 )
 
 Python = Callable[..., "subprocess.Popen[str]"]
@@ -137,7 +136,6 @@ def test_what_is_not_built_says_so(rt: Runtime, box: Spec) -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        {"state_type": StateType.BOLTDB},
         {"cgroup_manager": "systemd"},
         {"share": "podman"},
     ],

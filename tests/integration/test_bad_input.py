@@ -23,7 +23,7 @@ import pytest
 
 import libpod.container
 import libpod.oci
-from conftest import Dirs, Said, await_output, containers_of
+from conftest import Dirs, Said, await_output, containers_of, remove_all
 from libpod import (
     CommandNotExecutable,
     CommandNotFound,
@@ -221,6 +221,7 @@ def fake_oci(
 
     yield make
     for runtime in opened:
+        remove_all(runtime)
         runtime.close()
 
 
@@ -395,6 +396,7 @@ def fake_conmon(options: dict[str, str], script: Script) -> Iterator[Callable[[s
 
     yield make
     for runtime in opened:
+        remove_all(runtime)
         runtime.close()
 
 
@@ -632,28 +634,43 @@ def test_no_space_for_the_bundle(
 def test_no_inode_for_the_container(
     options: dict[str, str], mounted: Callable[[str, str], str], box: Spec, dirs: Dirs
 ) -> None:
-    mounted("static", "nr_inodes=3,mode=0755")
+    """However far a creation gets, all of it goes."""
+    mounted("static", "nr_inodes=60,mode=0755")
     with Runtime(**options) as rt:
-        with open(f"{dirs.static}/filler", "wb"):
-            pass
-        with pytest.raises(SystemCallError) as caught:
-            rt.run(box, SLEEP)
-        assert dirs.static in str(caught.value)
-        assert caught.value.errno == errno.ENOSPC
-        assert os.listdir(f"{dirs.tmp}/lock") == []
+        free = os.statvfs(dirs.static).f_ffree
+        for left in range(12):
+            for number in range(free - left):
+                write("")(f"{dirs.static}/filler{number}")
+            with pytest.raises(SystemCallError) as caught:
+                rt.run(box, SLEEP)
+            check(caught.value, dirs.static, "No space left", fault="host", phase="prepare")
+            assert caught.value.errno == errno.ENOSPC
+            assert rt.get_containers() == []
+            assert os.listdir(f"{dirs.tmp}/lock") == []
+            for number in range(free - left):
+                os.unlink(f"{dirs.static}/filler{number}")
+            assert os.statvfs(dirs.static).f_ffree == free
+        assert rt.run(box, ["echo", "again"]).stdout == b"again\n"
 
 
 def test_no_space_for_the_oci_runtime(
     options: dict[str, str], mounted: Callable[[str, str], str], box: Spec, dirs: Dirs
 ) -> None:
-    mounted("tmp", "size=64k,mode=0751")
+    """However much there is: for the files of /etc, the pid files, the runtime's own."""
+    mounted("tmp", "size=128k,mode=0751")
+    phases = set()
     with Runtime(**options) as rt:
-        fill(dirs.tmp, 0)
-        with pytest.raises(LibpodError) as caught:
-            rt.run(box, SLEEP)
-        check(caught.value, phase="create")
-        os.unlink(f"{dirs.tmp}/filler")
+        for pages in range(12):
+            fill(dirs.tmp, pages * 4096)
+            try:
+                rt.start(box, SLEEP).kill_and_remove()
+            except LibpodError as error:
+                check(error)
+                phases.add(error.phase)
+            assert rt.get_containers() == []
+            os.unlink(f"{dirs.tmp}/filler")
         assert rt.run(box, ["echo", "again"]).stdout == b"again\n"
+    assert phases == {"prepare", "create"}
 
 
 def test_no_space_for_the_log(

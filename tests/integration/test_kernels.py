@@ -68,6 +68,7 @@ with Runtime(**options) as rt:
     c.unpause()
     c.stop(grace=0)
     say(c.wait())
+    c.remove()
     try:
         rt.run(box, ["nosuch"])
     except CommandNotFound as error:
@@ -99,7 +100,7 @@ def test_cgroup_version_2(version_2: Callable[[str], list[str]]) -> None:
     said = version_2(
         """
 with Runtime(**options) as rt:
-    assert rt._host.cgroups.mode == "v2"
+    assert rt.engine.host.cgroups.mode == "v2"
     look = "grep ^0: /proc/self/cgroup; readlink /proc/self/ns/cgroup; exit 3"
     r = rt.run(box, ["sh", "-c", look])
     group, namespace = r.stdout.decode().split()
@@ -116,6 +117,7 @@ with Runtime(**options) as rt:
     c.unpause()
     c.stop(grace=0)
     say(c.wait())
+    c.remove()
     family = "trap '' TERM; (setsid sleep 1000 &) ; sleep 1000 & sleep 1000"
     r = rt.run(box, ["sh", "-c", family], timeout=0.5, grace=0.1)
     say(r.reason.value, r.exit_code)

@@ -19,7 +19,7 @@ import pytest
 import census
 from libpod import etcfiles
 from libpod.export import export
-from tests.interop.test_state_podman import Podman
+from tests.interop.podman import Podman
 
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "none": (["--network=none"], {"network": "none"}),

@@ -11,7 +11,7 @@ from libpod.host import Host
 from libpod.info import InfoData, collect
 from libpod.oci import OCIRuntime
 from libpod.registries import load
-from tests.interop.test_state_podman import Podman, fresh, podman  # noqa: F401
+from tests.interop.podman import Podman
 
 VARIES = {"memFree", "swapFree", "uptime"}
 OTHERWISE = {
@@ -32,7 +32,7 @@ class Opened:
 
 
 class Store:
-    def __init__(self, podman: Podman) -> None:  # noqa: F811
+    def __init__(self, podman: Podman) -> None:
         self.graph_root = str(podman.directory / "root")
         self.run_root = str(podman.directory / "run")
         self.driver = "overlay"
@@ -47,7 +47,7 @@ class Store:
         return 0
 
 
-def test_what_both_know_is_the_same(podman: Podman) -> None:  # noqa: F811
+def test_what_both_know_is_the_same(podman: Podman) -> None:
     theirs = json.loads(podman("info", "--format", "json"))
     oci = OCIRuntime(
         Host(),
@@ -65,7 +65,7 @@ def test_what_both_know_is_the_same(podman: Podman) -> None:  # noqa: F811
     assert set(ours["host"]["cgroupControllers"]) >= set(theirs["host"]["cgroupControllers"])
 
 
-def test_the_registries_that_podman_searches(podman: Podman) -> None:  # noqa: F811
+def test_the_registries_that_podman_searches(podman: Podman) -> None:
     assert load().search == json.loads(podman("info", "--format", "json"))["registries"].get(
         "search", []
     )

@@ -18,7 +18,7 @@ from libpod.spec import DEFAULT_CAPABILITIES
 from libpod.state.bolt import BoltState
 from libpod.state.handles import ContainerRecord
 from libpod.state.records import ContainerStatus
-from tests.interop.test_state_podman import Podman, fresh, podman, state  # noqa: F401
+from tests.interop.podman import Podman
 
 DIFFERENCES = {
     "HostConfig.PublishAllPorts": "podman 4.3.1 says false always; here it is what was asked for",
@@ -91,7 +91,7 @@ class Stored(NamedTuple):
     layer_id: str
 
 
-def shown(podman: Podman, state: BoltState, record: ContainerRecord, **options: Any) -> Any:  # noqa: F811
+def shown(podman: Podman, state: BoltState, record: ContainerRecord, **options: Any) -> Any:
     """Ours, as JSON."""
     containers = podman.directory / "root/overlay-containers"
     layers = {
@@ -114,7 +114,7 @@ def shown(podman: Podman, state: BoltState, record: ContainerRecord, **options: 
     return json.loads(json.dumps(data))
 
 
-def networks(podman: Podman, identifier: str) -> dict[str, Any]:  # noqa: F811
+def networks(podman: Podman, identifier: str) -> dict[str, Any]:
     """What the container joins, from a copy: nothing in the library asks for it yet."""
     copy = shutil.copy(podman.database, podman.directory / "copy.db")
     with kv.Database(copy, read_only=True) as database, database.begin() as tx:
@@ -140,7 +140,7 @@ def differences(theirs: Any, ours: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {theirs!r} and ours {ours!r}"
 
 
-def compared(podman: Podman, state: BoltState, *words: str, **options: Any) -> list[str]:  # noqa: F811
+def compared(podman: Podman, state: BoltState, *words: str, **options: Any) -> list[str]:
     """All differences between the two, of all containers."""
     records = {record.id: record for record in state.all_containers()}
     found = []
@@ -152,7 +152,7 @@ def compared(podman: Podman, state: BoltState, *words: str, **options: Any) -> l
     return found
 
 
-def test_what_was_created(podman: Podman, state: BoltState) -> None:  # noqa: F811
+def test_what_was_created(podman: Podman, state: BoltState) -> None:
     (podman.directory / "src").mkdir()
     (podman.directory / "secret").write_text("hidden")
     podman("secret", "create", "kept", str(podman.directory / "secret"))
@@ -173,7 +173,7 @@ def test_what_was_created(podman: Podman, state: BoltState) -> None:  # noqa: F8
     assert [name for name, all_ports in asked.items() if all_ports] == ["published"]
 
 
-def test_limits_of_block_devices(podman: Podman, state: BoltState) -> None:  # noqa: F811
+def test_limits_of_block_devices(podman: Podman, state: BoltState) -> None:
     # podman takes any device of that number; character devices have numbers of their own.
     disk = next(
         f"/dev/{entry.resolve().name}"
@@ -189,7 +189,7 @@ def test_limits_of_block_devices(podman: Podman, state: BoltState) -> None:  # n
 
 
 @pytest.fixture
-def busybox(podman: Podman) -> Podman:  # noqa: F811
+def busybox(podman: Podman) -> Podman:
     binaries = podman.directory / "rootfs/bin"
     static = shutil.which("busybox")
     assert static is not None
@@ -199,7 +199,7 @@ def busybox(podman: Podman) -> Podman:  # noqa: F811
     return podman
 
 
-def test_what_was_started(busybox: Podman, state: BoltState) -> None:  # noqa: F811
+def test_what_was_started(busybox: Podman, state: BoltState) -> None:
     (busybox.directory / "src").mkdir()
     rootfs = str(busybox.directory / "rootfs")
 
@@ -236,7 +236,7 @@ def test_what_was_started(busybox: Podman, state: BoltState) -> None:  # noqa: F
     assert list(differences(json.loads(busybox("inspect", "killed"))[0], ours)) == []
 
 
-def _settle(podman: Podman, *names: str) -> None:  # noqa: F811
+def _settle(podman: Podman, *names: str) -> None:
     """Until they have ended and were cleaned up."""
     for name in names:
         subprocess.run(["sleep", "0.2"], check=True)
@@ -246,7 +246,7 @@ def _settle(podman: Podman, *names: str) -> None:  # noqa: F811
             subprocess.run(["sleep", "0.1"], check=True)
 
 
-def test_every_member_of_the_state(podman: Podman, state: BoltState) -> None:  # noqa: F811
+def test_every_member_of_the_state(podman: Podman, state: BoltState) -> None:
     statuses = (ContainerStatus.CONFIGURED, ContainerStatus.EXITED, ContainerStatus.REMOVING)
     for status in statuses:
         podman.create(str(status))
@@ -278,7 +278,7 @@ SECOND = {"interfaces": {"eth1": {"subnets": SUBNETS[:1], "mac_address": "9a:d2:
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_addresses(up: bool, podman: Podman, state: BoltState) -> None:  # noqa: F811
+def test_addresses(up: bool, podman: Podman, state: BoltState) -> None:
     rootfs = str(podman.directory / "rootfs")
     podman("network", "create", "second")
     joins = {"one": {"podman": FIRST}, "two": {"second": SECOND, "podman": FIRST}}
@@ -304,14 +304,14 @@ def test_addresses(up: bool, podman: Podman, state: BoltState) -> None:  # noqa:
             state.save_container(record)
 
 
-def test_sizes(podman: Podman, state: BoltState) -> None:  # noqa: F811
+def test_sizes(podman: Podman, state: BoltState) -> None:
     podman.create("one")
     (theirs,) = json.loads(podman("inspect", "--size", "one"))
     ours = shown(podman, state, state.lookup_container("one"), size=Size(theirs["SizeRw"]))
     assert list(differences(theirs, ours)) == []
 
 
-def test_a_mended_answer(podman: Podman, state: BoltState) -> None:  # noqa: F811
+def test_a_mended_answer(podman: Podman, state: BoltState) -> None:
     """What is listed as different is: else it would have to leave the list."""
     rootfs = str(podman.directory / "rootfs")
     podman("create", "--name", "one", "--publish-all", "--expose", "80", "--rootfs", rootfs, "sh")

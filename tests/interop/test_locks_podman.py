@@ -18,7 +18,7 @@ import pytest
 
 from libpod.errors import LocksExhausted, LockTimeout
 from libpod.locks import LockManager, open_manager
-from tests.interop.test_state_podman import CONF, Podman
+from tests.interop.podman import CONF, Podman
 
 PRIVATE_SHM = 'mount --make-rprivate / && mount --bind "$0" /dev/shm && exec podman "$@"'
 NUM_LOCKS = 96

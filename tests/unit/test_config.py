@@ -42,7 +42,6 @@ UNBUILT = {
     "cni_default_network": "office",
     "hooks_dir": "/srv/hooks",
     "hooks_dir_not_exist_fatal": True,
-    "namespace": "build",
 }
 
 
@@ -87,7 +86,7 @@ def test_built_in_defaults() -> None:
     assert c.storage_config == StorageConfig()
     assert c.image_default_transport == "docker://"
     assert c.signature_policy_path == ""
-    assert c.state_type is StateType.IN_MEMORY
+    assert c.state_type is StateType.BOLTDB
     assert c.runtime_path == [
         *(f"/usr/{d}/crun" for d in ("bin", "sbin", "local/bin", "local/sbin")),
         "/usr/bin/runc",
@@ -446,11 +445,11 @@ def test_defaults_and_built_settings_do_not_warn(
 
 def test_unbuilt_parts_of_the_storage_warn(caplog: pytest.LogCaptureFixture) -> None:
     c = RuntimeConfig()
-    storage = StorageConfig(graph_root="/g", graph_driver_name="vfs")
+    storage = StorageConfig(graph_root="/g", graph_driver_options=["overlay.x=y"])
     apply_options(c, {"storage_config": storage, "default_mounts_file": "/m"})
     resolve_defaults(c, {}, ROOT)
     assert [w.split(" = ")[0] for w in warnings(caplog)] == [
-        "storage_config.graph_driver_name",
+        "storage_config.graph_driver_options",
         "default_mounts_file",
     ]
 
@@ -717,7 +716,7 @@ def test_only_what_nobody_set_is_resolved() -> None:
     assert resolve_defaults(c, {}, ROOT) == (
         "/var/lib/libpod-core",
         "/t",
-        "/run/libpod-core/storage",
+        "/t/storage",
         "/g",
     )
     c = RuntimeConfig(share="podman", storage_config=StorageConfig(graph_root="/g"))

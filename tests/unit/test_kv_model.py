@@ -81,13 +81,13 @@ def compare(bucket: kv.Bucket, model: Model) -> None:
 class StoreMachine(RuleBasedStateMachine):
     buckets = Bundle("buckets")
 
-    options: ClassVar[dict[str, object]] = {}
+    options: ClassVar[dict[str, object]] = {"sync": False}
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="kv-model-")
         self.path = os.path.join(self.directory, "db")
-        self.db = kv.Database(self.path, sync=False, **self.options)
+        self.db = kv.Database(self.path, **self.options)
         self.committed = Model()
         self.working = Model()
         self.tx: kv.Transaction | None = None
@@ -289,7 +289,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.tx.rollback()
             self.tx = None
         self.db.close()
-        self.db = kv.Database(self.path, sync=False, **self.options)
+        self.db = kv.Database(self.path, **self.options)
 
     @rule()
     def verify(self) -> None:
@@ -324,11 +324,15 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 class SmallPages(StoreMachine):
-    options: ClassVar[dict[str, object]] = {"page_size": 1024, "persist_freelist": False}
+    options: ClassVar[dict[str, object]] = {
+        "sync": False,
+        "page_size": 1024,
+        "persist_freelist": False,
+    }
 
 
 class WithoutMap(StoreMachine):
-    options: ClassVar[dict[str, object]] = {"map": False, "lock": "transaction"}
+    options: ClassVar[dict[str, object]] = {"sync": False, "map": False, "lock": "transaction"}
 
 
 PROFILE = settings(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -533,3 +534,124 @@ def test_shm_has_a_fixed_number(room: str) -> None:
     manager.free_given("", 7)
     assert manager.allocate(ID)[0] == 7
     manager.close()
+
+
+def test_shm_keeps_the_number_that_it_was_made_with(
+    room: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened("shm", room, num_locks=64).close()
+    assert caplog.records == []
+    manager = opened("shm", room, num_locks=2048)
+    assert "has 64 locks, not 2048" in caplog.text
+    with pytest.raises(InvalidArgument, match="64 locks"):
+        manager.open(ID, 64)
+    with pytest.raises(InvalidArgument, match="64 locks"):
+        manager.free_given(ID, 64)
+    manager.close()
+    for number in (0, -1, 1 << 32):
+        with pytest.raises(InvalidArgument):
+            opened("shm", room, num_locks=number)
+
+
+def test_a_removed_segment_is_gone(room: str) -> None:
+    manager = opened("shm", room)
+    _, lock = manager.allocate(ID)
+    os.unlink(f"{room}/segment")
+    with pytest.raises(LockGone, match="removed: open the runtime again"):
+        lock.lock(0)
+    manager.close()
+
+
+def test_a_segment_of_nonsense(room: str) -> None:
+    Path(room, "segment").write_bytes(bytes(82488))
+    with pytest.raises(ConfigError, match=f"{room}/segment: its magic number is 0x0000"):
+        opened("shm", room)
+
+
+def test_the_segment_is_podmans_own() -> None:
+    from libpod.shmlocks import default_path
+
+    assert default_path(None) == "/dev/shm/libpod_lock"
+    assert default_path(1000) == "/dev/shm/libpod_rootless_lock_1000"
+
+
+# --- killed at any moment ------------------------------------------------------------------
+
+
+def work_until_killed(kind: str, room: str) -> None:
+    """Takes the lock and a number again and again; ends with 1 if another was inside, too."""
+    manager = opened(kind, room)
+    lock = manager.open(ID, 0)
+    inside = os.open(f"{room}/inside", os.O_RDWR)
+    while True:
+        with lock.held(30):
+            other = os.pread(inside, 20, 0).strip()
+            if other and not ended(int(other)):
+                os._exit(1)
+            os.pwrite(inside, f"{os.getpid():20}".encode(), 0)
+            number, _ = manager.allocate(f"{os.getpid()}-{time.monotonic_ns()}")
+            if kind != "flock":
+                manager.free_given("", number)
+            os.pwrite(inside, b" " * 20, 0)
+
+
+PF_EXITING = 0x4
+
+
+def ended(pid: int) -> bool:
+    """Whether it is dead or dying: a process frees its locks before it becomes a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True
+    return bool(int(fields[6]) & PF_EXITING)
+
+
+@pytest.fixture
+def workers(kind: str, room: str) -> Iterator[Workers]:
+    made = Workers(kind, room)
+    yield made
+    made.end()
+
+
+class Workers:
+    """Four processes that work until they are killed."""
+
+    def __init__(self, kind: str, room: str) -> None:
+        self.kind = kind
+        self.room = room
+        self.running: list[int] = []
+        Path(room, "inside").write_text("")
+
+    def fill(self) -> None:
+        while len(self.running) < 4:
+            child = os.fork()
+            if child == 0:
+                try:
+                    signal.alarm(60)  # whatever becomes of the tests
+                    work_until_killed(self.kind, self.room)
+                finally:
+                    os._exit(2)
+            self.running.append(child)
+
+    def kill(self, index: int) -> int:
+        """How it ended, by `wait`'s status."""
+        victim = self.running.pop(index)
+        os.kill(victim, signal.SIGKILL)
+        return os.waitpid(victim, 0)[1]
+
+    def end(self) -> set[int]:
+        return {self.kill(0) for _ in range(len(self.running))}
+
+
+def test_killed_at_any_moment_nothing_stays_held(manager: LockManager, workers: Workers) -> None:
+    _, lock = manager.allocate(ID)
+    draw = random.Random(8)
+    for _ in range(40):
+        workers.fill()
+        time.sleep(draw.uniform(0.005, 0.03))
+        assert workers.kill(draw.randrange(4)) == signal.SIGKILL
+    assert workers.end() == {signal.SIGKILL}
+    with lock.held(5):
+        number = manager.allocate(OTHER)[0]
+        manager.free_given(OTHER, number)
