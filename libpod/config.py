@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
