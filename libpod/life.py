@@ -600,7 +600,8 @@ class Life:
     def take_over(self) -> None:
         """Makes this process the one in charge; it has the claim of one that died."""
         self._owned = True
-        with suppress(ContainerRemoved, RuntimeStopped):
+        # Where the runtime is closed meanwhile, the claim is again one without an owner.
+        with suppress(ContainerRemoved, RuntimeStopped, Closed):
             with self.locked():
                 if self.status in LIVE:
                     self.watched()
