@@ -42,7 +42,7 @@ build: need-build $(VENV)/.built ## the virtual environment and the extension mo
 # headers an extension includes.  While pip works the environment is not ready:
 # if it is killed, packages may be there in part, and the next run starts afresh.
 $(VENV)/.built: pyproject.toml setup.py \
-		$(wildcard csrc/*/*.[ch] csrc/*/*.py libpod/*.pyx libpod/*.pxd)
+		$(wildcard csrc/*/*.[ch] csrc/*/*.py libpod/*.pyx libpod/*.px[di])
 	@echo "== Building the extension modules"
 	@$(if $(filter pyproject.toml setup.py,$?), \
 		rm $(VENV)/.ready && $(BIN)/python -m pip install -qq --editable '.[dev]' \
@@ -143,7 +143,7 @@ lint: need-build $(VENV)/.built c-build ## every check that runs nothing of ours
 	$(BIN)/mypy
 	$(BIN)/stubtest --allowlist .ci/stubtest --ignore-unused-allowlist \
 		$(patsubst libpod/%.pyi,libpod.%,$(wildcard libpod/*.pyi))
-	PATH="$(BIN):$$PATH" cython-lint libpod/*.pyx
+	PATH="$(BIN):$$PATH" cython-lint libpod/*.pyx libpod/*.px[di]
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 
 fmt: need-build $(VENV)/.built ## bring all sources into the format that lint asks for

@@ -35,7 +35,7 @@ def extension(module: str, *rooms: str) -> Extension:
     return Extension(
         f"libpod.{module}",
         [f"libpod/{module}.pyx", *room(*rooms)],
-        depends=glob("csrc/*/*.h"),
+        depends=glob("csrc/*/*.h") + glob("libpod/*.px[di]"),
         extra_compile_args=COMPILE,
         extra_link_args=LINK,
     )

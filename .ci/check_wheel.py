@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 from zipfile import ZipFile
 
-SOURCES = (".pyx", ".pxd", ".c", ".h", ".o")
+SOURCES = (".pyx", ".pxd", ".pxi", ".c", ".h", ".o")
 USE = "import libpod._spawn, libpod._sys; print(libpod.__version__, libpod.__file__)"
 
 

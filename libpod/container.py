@@ -32,6 +32,7 @@ from libpod.errors import (
     RuntimeStopped,
     WaitTimeout,
 )
+from libpod.failpoint import reach
 from libpod.life import KILL_TIMEOUT, Life
 from libpod.state.records import ContainerStatus
 from libpod.storage.errors import NoSuchStorageContainer
@@ -253,16 +254,20 @@ class Container:
         with self._locked():
             self._check_startable()
             if not self._is(Status.CREATED):
-                self._init(detach)
+                self._init(detach, save=False)
             self._life.start()
 
-    def start_and_attach(self, detach: bool = False) -> socket.socket:
+    def start_and_attach(
+        self, detach: bool = False, on_created: Callable[[], None] | None = None
+    ) -> socket.socket:
         """Starts it with a connection to its streams that misses no early byte; see
-        `libpod.attach`."""
+        `libpod.attach`.  `on_created` is called when it was created and before it starts."""
         with self._locked():
             self._check_startable()
             if not self._is(Status.CREATED):
-                self._init(detach)
+                self._init(detach, save=False)
+            if on_created is not None:
+                on_created()
             connection = self._life.running().connect()
             try:
                 self._life.start()
@@ -358,6 +363,7 @@ class Container:
                 self._refuse("can only stop created, running, or stopped containers")
             launched, grace = self._begin_stop(grace)
         self._life.end(launched, grace, self._stop_signal)
+        reach("stop.ended")
         try:
             with self._locked():
                 return
@@ -372,6 +378,7 @@ class Container:
         life.record.state.status = Status.STOPPING
         life.record.state.stopped_by_user = True
         life.save()
+        reach("stop.saved")
         return launched, self._stop_timeout if grace is None else grace
 
     def restart(self, timeout: float | None = None) -> None:
@@ -519,6 +526,7 @@ class Container:
                     "running or paused containers cannot be removed"
                 )
             if self._is(Status.CREATED, Status.RUNNING, Status.STOPPING):
+                self._life.check_unneeded()
                 grace = 0 if self._is(Status.CREATED) else self._stop_timeout
                 self._life.end(self._life.watched(), grace, self._stop_signal)
                 self._life.sync()
@@ -592,6 +600,13 @@ class Container:
         """Says that the caller waits for the exit and then clears up itself, so that no
         other thread has to."""
         self._life.attended = True
+
+    def reap(self) -> tuple[ContainerState, Usage]:
+        """Removes a container that has ended: how it stood, and what it had consumed."""
+        with self._life.held():
+            self._life.reap()
+        self._life.close()
+        return _state_of(self.record), self._life.usage
 
     def send_signal(self, signal_number: int) -> bool:
         """Sends a signal to its first process, if that is there: whether it was.  Takes no
@@ -676,11 +691,11 @@ class Container:
                 remedy="start them first",
             )
 
-    def _init(self, detach: bool) -> None:
+    def _init(self, detach: bool, save: bool = True) -> None:
         self._check_dependencies()
         if self._is(Status.STOPPED):
             self._life.release()
-        self._life.init(detach)
+        self._life.init(detach, save)
 
 
 def _state_of(record: ContainerRecord) -> ContainerState:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a container comes into being: lock, storage, record, in this order.
 
-The record is last: a container that the state knows is complete.  What a creation
-that was killed has left before that belongs to nobody and is found by an audit.
+The record is last: a container that the state knows is complete.  Before that its
+creator's claim (`owners`) says that somebody is at work, whatever the kind of the
+locks; what a creation that was killed has left belongs to nobody and is found by
+an audit.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from libpod.container import STOP_TIMEOUT, Container
 from libpod.errors import ContainerExists, LibpodError, NoSuchContainer, NoSuchPod, SystemCallError
 from libpod.failpoint import reach
 from libpod.life import AUTOREMOVE
+from libpod.locks import FLOCK
 from libpod.settings import RUNTIME_PATH
 from libpod.state.handles import ContainerRecord
 from libpod.state.records import ContainerConfig, ContainerState, ContainerStatus
@@ -38,23 +41,23 @@ def create(
     name: str | None,
     members: dict[str, Any],
     *,
-    cgroup_parent: str,
     remove: bool = False,
+    container_id: str | None = None,
 ) -> Container:
     """A configured container.
 
-    `members` are those of `ContainerConfig` that were asked for; `cgroup_parent`
-    holds where there is none in them.  `remove` has it go at its end.
+    `members` are those of `ContainerConfig` that were asked for; `remove` has it go
+    at its end.  The ID is drawn where it is None.
 
     Raises `InvalidArgument`, `ContainerExists` (the name is taken), `BadRecord` (a
     spec that podman could not live with), `LocksExhausted`, `SystemCallError`.
     """
     if name is not None:
         names.check_name(name)
-    container_id = names.new_id()
+    container_id = container_id or names.new_id()
     chosen = name or names.unique_name(lambda drawn: is_taken(engine, drawn))
     created = time.time_ns()
-    parent = members.get("cgroup_parent") or cgroup_parent
+    parent = members.get("cgroup_parent") or engine.cgroup_parent
     spec = make_spec(container_id, chosen, f"{parent}/libpod-{container_id}", created)
     _complete(spec, remove)
     directory = engine.store.container_dir(container_id)
@@ -117,6 +120,8 @@ def _register(engine: Engine, config: ContainerConfig, run_dir: str) -> Containe
     else knows the ID yet."""
     lock_id, lock, record = 0, None, None
     try:
+        engine.owners.claim(config.id)
+        reach("create.claimed")
         lock_id, lock = engine.locks.allocate(config.id)
         reach("create.locked")
         _make_storage(engine, config)
@@ -125,6 +130,7 @@ def _register(engine: Engine, config: ContainerConfig, run_dir: str) -> Containe
         record = ContainerRecord.new(config.but(lock_id=lock_id), state)
         engine.state.add_container(record)
         reach("create.recorded")
+        engine.owners.disclaim(config.id)
         return Container(engine, record, lock)
     except BaseException as error:
         if isinstance(error, LibpodError):
@@ -136,12 +142,13 @@ def _register(engine: Engine, config: ContainerConfig, run_dir: str) -> Containe
 
 def _make_storage(engine: Engine, config: ContainerConfig) -> None:
     try:
-        engine.store.create_container(config.id, config.name)
+        _store(engine, config)
     except DuplicateName as error:
         raise ContainerExists(
             f'the container name "{config.name}" is in use by {error.container_id}',
             remedy="choose another name, or remove that container",
         ) from error
+    reach("create.layered")
     try:
         os.mkdir(f"{config.static_dir}/shm", 0o700)
         os.mkdir(f"{config.static_dir}/artifacts", 0o755)
@@ -152,6 +159,18 @@ def _make_storage(engine: Engine, config: ContainerConfig) -> None:
             phase="prepare",
             remedy="check the space on that file system",
         ) from error
+
+
+def _store(engine: Engine, config: ContainerConfig) -> None:
+    """A name that only a creation which was killed has left is free."""
+    try:
+        engine.store.create_container(config.id, config.name)
+    except DuplicateName as error:
+        from libpod import audit
+
+        if not audit.clear(engine, error.container_id or ""):
+            raise
+        engine.store.create_container(config.id, config.name)
 
 
 def _undo(
@@ -168,4 +187,6 @@ def _undo(
         engine.store.delete_container(container_id)
     if lock is not None:  # the error's traceback may keep it for long
         lock.close()
-    engine.locks.free_given(container_id, lock_id)
+    if lock is not None or engine.locks.kind == FLOCK:  # else 0 is another's lock
+        engine.locks.free_given(container_id, lock_id)
+    engine.owners.disclaim(container_id)

@@ -36,6 +36,13 @@ minutes)."""
 RESERVED_DESCRIPTORS = 16
 """More than the removal of a container has open at any moment."""
 
+CGROUP_PARENT = "/libpod-core"
+"""The parent of all containers' cgroups in private directories.  It and the monitors'
+cgroup below it stay, empty: removing them would fail whoever makes one just then."""
+
+PODMAN_CGROUP_PARENT = "/libpod_parent"
+"""The same for directories shared with podman (CgroupfsDefaultCgroupParent)."""
+
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 
 
@@ -88,6 +95,11 @@ class Engine:
         self.locks.close()
         self.state.close()
         self.reserve.close()
+
+    @property
+    def cgroup_parent(self) -> str:
+        """The parent of the cgroups of containers that name none."""
+        return PODMAN_CGROUP_PARENT if self.config.share else CGROUP_PARENT
 
     def oci_of(self, name: str) -> OCIRuntime:
         """The OCI runtime that a container was made for: a name, or a path.

@@ -93,33 +93,22 @@ def run(
     key: Any,
     phases: dict[str, float],
 ) -> Result:
-    """Runs a configured container to its end and removes it.
-
-    Whatever happens here, an interrupt included, ends and removes it first.
-    """
+    """Runs a configured container to its end and removes it; where this raises, that is
+    left to the caller."""
     clock = _Phases()
     clock.seconds = phases
     capture = _Capture(output_limit)
     container.attend()
-    try:
-        _check(data, timeout, grace)
-        container.init()
-        clock.mark("create")
-        with container.connect() as connection:
-            container.start()
-            clock.mark("start")
-            ending = _Ending(container, timeout, grace)
-            pump = Pump(connection, capture, data=data)
-            _pump_to_end(pump, ending)
-        _await_exit(container, ending)
-        clock.mark("run")
-        state = container.state
-        usage = container.usage
-        container.remove()
-        clock.mark("release")
-    except BaseException:
-        container.kill_and_remove()
-        raise
+    _check(data, timeout, grace)
+    with container.start_and_attach(on_created=lambda: clock.mark("create")) as connection:
+        clock.mark("start")
+        ending = _Ending(container, timeout, grace)
+        pump = Pump(connection, capture, data=data)
+        _pump_to_end(pump, ending)
+    _await_exit(container, ending)
+    clock.mark("run")
+    state, usage = container.reap()
+    clock.mark("release")
     code = None if state.exit_code == LOST else state.exit_code
     return Result(
         reason=ending.reason or _reason(code, state.oom_killed),

@@ -22,6 +22,7 @@ from libpod import _spawn, attach
 from libpod.cgroup import Usage
 from libpod.errors import LibpodError, SystemCallError
 from libpod.exits import LOST, Exit
+from libpod.failpoint import reach
 from libpod.oci import Bundle, OCIRuntime
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("libpod.launch")
 
+STUB_TIMEOUT = 2.0
+"""Seconds that the OCI runtime may take from `start` to the command."""
+
 MONITOR_TIMEOUT = 10.0
 """Seconds that a monitor may go on after it wrote the exit file."""
-
-_STUB_LIFE = 10.0
-"""Seconds after a start in which the OCI runtime's process may not yet be the command."""
 
 
 class Launch:
@@ -64,17 +65,14 @@ class Launch:
         self._watched = False
 
     @classmethod
-    def adopt(
-        cls, engine: Engine, bundle: Bundle, oci: OCIRuntime, pid: int, started: int | None
-    ) -> Launch:
+    def adopt(cls, engine: Engine, bundle: Bundle, oci: OCIRuntime, pid: int) -> Launch:
         """That of a container which another process has created; `pid` is 0 where its
-        first process is known to have ended, `started` (ns since the epoch) None unless
-        it was started."""
+        first process is known to have ended."""
         launch = cls(engine, bundle, oci)
         launch.pid = pid
         if pid > 0:
             launch._init = launch._open_init(pid)
-            if started is not None and not _may_be_stub(pid, started):
+            if not _is_stub(launch._stub):
                 launch._stub = ""
         with suppress(ProcessLookupError):
             launch._monitor = _spawn.open_monitor(bundle.conmon_pid_file, bundle.container_id)
@@ -131,7 +129,6 @@ class Launch:
                 on_exit()
 
         if self._monitor is not None:
-            self._watched = True
             self.engine.exits.add(self.bundle.container_id, self._monitor, ended)
         else:
             ended(self.engine.exits.read(self.bundle.container_id) or Exit(LOST, time.time()))
@@ -141,11 +138,15 @@ class Launch:
         the exit file until then is not conmon's."""
         return self._watched and not self.ended.is_set()
 
-    def clear_unfinished(self) -> None:
-        """Ends what a creator that died in the middle has left."""
+    def clear_unfinished(self, orphaned: bool) -> None:
+        """Ends what a creator that died in the middle has left.
+
+        Where it is known that he died, nothing need be there yet: a monitor may have
+        been started that has made no file.
+        """
         bundle = self.bundle
         left = (bundle.conmon_pid_file, bundle.pid_file)
-        if any(map(os.path.exists, (*left, self.oci.state_dir(bundle.container_id)))):
+        if orphaned or any(map(os.path.exists, (*left, self.oci.state_dir(bundle.container_id)))):
             log.info("container %s: clearing an unfinished creation", bundle.container_id)
             self.abandon()
 
@@ -154,15 +155,19 @@ class Launch:
         may come at any moment, so this goes by what lies on disk and what runs."""
         bundle = self.bundle
         self.engine.exits.forget(bundle.container_id)  # nobody asks how it ends
-        if os.path.exists(bundle.conmon_pid_file) or self.engine.host.sessions_naming(bundle.marks):
+        state_dir = self.oci.state_dir(bundle.container_id)
+        if any(
+            map(os.path.exists, (bundle.conmon_pid_file, state_dir))
+        ) or self.engine.host.sessions_naming(bundle.marks):
             self.oci.abandon(bundle)
-        remove_tree(self.oci.state_dir(bundle.container_id))
+        remove_tree(state_dir)
         self.close()
         self.forget_files()
 
     def close(self) -> None:
-        """Gives back what this process holds of it."""
+        """Gives back what this process holds of it; whoever still waits for it is woken."""
         self.engine.exits.forget(self.bundle.container_id)
+        self.ended.set()
         init, self._init = self._init, None
         monitor, self._monitor = self._monitor, None
         for process in (init, monitor):
@@ -213,6 +218,7 @@ class Launch:
         """Waits until the first process is the command: what the OCI runtime has in its
         place lives on for some milliseconds after `start`, and dies of a signal that
         the command would have served, or loses it."""
+        deadline = min(deadline, time.monotonic() + STUB_TIMEOUT)
         while self._stub and _program(self.pid) == self._stub and self.has_process():
             if time.monotonic() >= deadline:
                 return
@@ -252,6 +258,7 @@ class Launch:
             cgroups.kill(bundle.cgroup)
         usage = self.usage()
         self._end_monitor()
+        reach("exit.monitor-ended")
         # Where the cgroup does not count, conmon leaves a file in its directory.
         oom = bool(usage.oom_kills) or os.path.exists(f"{bundle.directory}/oom")
         try:
@@ -260,6 +267,7 @@ class Launch:
             log.warning("%s; clearing up without it", error.message)
             cgroups.kill(bundle.cgroup)
             remove_tree(self.oci.state_dir(bundle.container_id))
+        reach("exit.deleted")
         # Gone by now, unless the runtime had forgotten the container.
         cgroups.remove(bundle.cgroup)
         return usage, oom
@@ -269,6 +277,7 @@ class Launch:
         too: its end has been recorded."""
         bundle = self.bundle
         self.engine.exits.discard(bundle.container_id)
+        reach("exit.discarded")
         for name in ("attach", "ctl", "winsz", "oom"):
             _unlink(f"{bundle.directory}/{name}")
         for path in (bundle.pid_file, bundle.conmon_pid_file):
@@ -284,24 +293,18 @@ class Launch:
             monitor.ended(MONITOR_TIMEOUT)
 
 
-def _may_be_stub(pid: int, started: int) -> bool:
-    """Whether what a started container executes may still be the OCI runtime's: it is no
-    file of the container's own, and the start was just now."""
-    if time.time_ns() - started > _STUB_LIFE * 1e9:
-        return False
-    try:
-        own = os.stat(f"/proc/{pid}/root{_program(pid)}")
-        return not os.path.samestat(own, os.stat(f"/proc/{pid}/exe"))
-    except OSError:
-        return True
-
-
 def _program(pid: int) -> str:
     """What a process executes; "" where that cannot be seen."""
     try:
         return os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return ""
+
+
+def _is_stub(program: str) -> bool:
+    """Whether it is what the OCI runtimes have in the command's place: a copy of theirs
+    in memory, or on a mount that nobody can reach."""
+    return program == "/" or program.startswith("/memfd:")
 
 
 def _write_new(path: str, data: bytes) -> None:

@@ -111,21 +111,35 @@ class Life:
     # --- the lock ------------------------------------------------------------------
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the lock, with the record brought up to date.
+    def locked(self, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+        """Holds the lock, with the record brought up to date."""
+        with self.held(timeout):
+            self.sync()
+            yield
+
+    @contextmanager
+    def held(self, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+        """Holds the lock, with the record as it is.
 
         A signal handler may raise at any moment, also just after the lock was
         taken: hence the unlocking whatever happened, held or not.
         """
         self.check_process()
         try:
-            self._take_lock()
-            self.sync()
+            self._take_lock(timeout)
             yield
         finally:
-            if self._lock is not None:
-                with suppress(InternalError, Closed, LockGone):
-                    self._lock.unlock()
+            try:
+                self._unlock()
+            except BaseException:  # interrupted here, too: nobody could take it again
+                self._unlock()
+                raise
+
+    def _unlock(self) -> None:
+        """Held or not."""
+        if self._lock is not None:
+            with suppress(InternalError, Closed, LockGone):
+                self._lock.unlock()
 
     def check_process(self) -> None:
         """Raises `UsedAfterFork`, `RuntimeStopped`, `ContainerRemoved`."""
@@ -144,13 +158,13 @@ class Life:
                 remedy="open another runtime on the same directories",
             )
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, timeout: float) -> None:
         """Takes it and reads the record; again where the lock has become another one."""
         while True:
             lock = self._lock or self._open_lock()
             self._lock = lock
             try:
-                lock.lock(LOCK_TIMEOUT)
+                lock.lock(timeout)
             except Closed:
                 raise self._gone() from None
             except LockGone:
@@ -183,7 +197,7 @@ class Life:
         try:
             self.engine.state.update_container(self.record)
         except (NoSuchContainer, ContainerRemoved):
-            self._let_go()
+            self._let_go()  # by another process, which could not
             raise self._gone() from None
 
     def peek(self) -> ContainerRecord:
@@ -250,7 +264,7 @@ class Life:
         if found is not None:
             return found
         if launch is None:
-            launch = self._adopt()
+            launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
         try:
             if launch.has_monitor() or is_monitor(self.record.state.conmon_pid, self.id):
                 return None
@@ -338,13 +352,8 @@ class Life:
     def running(self) -> Launch:
         """Its processes, also those that another process has started."""
         if self.launch is None:
-            self.launch = self._adopt()
+            self.launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
         return self.launch
-
-    def _adopt(self) -> Launch:
-        state = self.record.state
-        started = None if state.status is ContainerStatus.CREATED else state.started
-        return Launch.adopt(self.engine, self.bundle(), self.oci, state.pid, started)
 
     def watched(self) -> Launch:
         """The same, with its `ended` set when the exit is final."""
@@ -352,19 +361,21 @@ class Life:
         launch.watch(self._on_exit)
         return launch
 
-    def init(self, detached: bool) -> None:
-        """Has the OCI runtime create it."""
+    def init(self, detached: bool, save: bool = True) -> None:
+        """Has the OCI runtime create it; a caller who starts it before he gives the lock
+        back need not `save` it."""
+        self._check_whole()
         spec = self.record.config.spec
         terminal = bool(spec["process"].get("terminal"))
         if self.console_size:
             size = dict(zip(("height", "width"), self.console_size, strict=True))
             spec["process"]["consoleSize"] = size
         launched = Launch(self.engine, self.bundle(terminal, detached), self.oci)
-        launched.clear_unfinished()
+        launched.clear_unfinished(self.engine.owners.orphaned(self.id))
+        reach("init.cleared")
         before = self.record.state.but()
         try:
-            if not detached:
-                self.engine.owners.claim(self.id)
+            self.engine.owners.claim(self.id)
             reach("init.claimed")
             spec, bind_mounts = assemble.assemble(self.engine, self.record, spec)
             reach("init.mounted")
@@ -373,14 +384,27 @@ class Life:
             launched.create(self._on_exit)
             reach("init.created")
             self._note_created(launched, bind_mounts)
-            self.save()
+            if save:
+                self.save()
             reach("init.saved")
+            if detached:
+                self.engine.owners.disclaim(self.id)
             self._owned = not detached
             self.launch = launched
         except BaseException:
             with self.engine.reserve.freed():
                 self._undo_init(launched, before)
             raise
+
+    def _check_whole(self) -> None:
+        """A removal that was cut short has left a record and little else."""
+        if not os.path.isdir(self.record.config.static_dir):
+            raise ContainerStateInvalid(
+                f"container {self.id} has been removed in part: its directory is gone",
+                container_id=self.id,
+                remedy="remove it",
+            )
+        os.makedirs(self.record.state.run_dir, mode=0o700, exist_ok=True)
 
     def _note_created(self, launched: Launch, bind_mounts: dict[str, str]) -> None:
         state = self.record.state
@@ -428,12 +452,13 @@ class Life:
         if grace > 0 and stop_signal is not None:
             deadline = time.monotonic() + grace
             launched.await_command(deadline)
-            if launched.send_signal(stop_signal) and launched.ended.wait(
-                max(0.0, deadline - time.monotonic())
-            ):
+            signalled = launched.send_signal(stop_signal)
+            reach("stop.signalled")
+            if signalled and launched.ended.wait(max(0.0, deadline - time.monotonic())):
                 return
             log.debug("container %s did not end within %g s", self.id, grace)
         none_left = launched.kill_all()
+        reach("stop.killed")
         if launched.ended.wait(KILL_TIMEOUT):
             return
         if none_left:  # only the monitor did not see it
@@ -457,6 +482,7 @@ class Life:
         reach("pause.paused")
         self.record.state.status = ContainerStatus.PAUSED
         self.save()
+        reach("pause.saved")
         return True
 
     def unpause(self) -> None:
@@ -464,11 +490,36 @@ class Life:
         reach("unpause.resumed")
         self.record.state.status = ContainerStatus.RUNNING
         self.save()
+        reach("unpause.saved")
 
     # --- its end -----------------------------------------------------------------------
 
     def release(self, ended: Exit | None = None) -> None:
         """Gives back what an ended container held, and records its end."""
+        launched = self._give_back(ended)
+        self.save(self.record.state.exit_code)
+        reach("exit.saved")
+        # One that is to go now stays claimed until it has: whoever inherits removes it.
+        self._let_go(disclaim=not (self._owned and self.remove_at_end))
+        launched.forget_files()
+        reach("exit.forgotten")
+        self.engine.prune_exit_codes()
+
+    def reap(self) -> None:
+        """Gives back what a container held that has ended and is to go, and removes it:
+        the record of its end would be gone with the next step."""
+        ended = self._find_exit() if self.status in LIVE else None
+        if self.status is ContainerStatus.EXITED:
+            self._let_go()
+            self.remove()
+            return
+        launched = self._give_back(ended)
+        self.remove(unfinished=False)
+        self._let_go()
+        launched.forget_files()
+        reach("reap.forgotten")
+
+    def _give_back(self, ended: Exit | None) -> Launch:
         launched = self.running()
         lost = (ended.code if ended else self.record.state.exit_code) == LOST
         self.usage, oom_killed = launched.release(lost)
@@ -482,20 +533,16 @@ class Life:
         state.oom_killed = oom_killed or state.oom_killed
         state.mounted = False
         state.mount_point = ""
-        self.save(state.exit_code)
-        reach("exit.saved")
-        self._let_go()
-        launched.forget_files()
-        reach("exit.forgotten")
-        self.engine.prune_exit_codes()
+        return launched
 
-    def _let_go(self) -> None:
+    def _let_go(self, disclaim: bool = True) -> None:
         """This process has nothing to do with its processes any more."""
         launched, self.launch = self.launch, None
         if launched is not None:
             launched.close()
         self._owned = False
-        self.engine.owners.disclaim(self.id)
+        if disclaim:
+            self.engine.owners.disclaim(self.id)
 
     def rename(self, name: str) -> None:
         """Gives it another name, in the container store and in the state."""
@@ -505,11 +552,13 @@ class Life:
         except DuplicateName as error:
             raise ContainerExists(
                 f'the container name "{name}" is in use by {error.container_id}',
+                container_id=self.id,
                 remedy="choose another name, or remove that container",
             ) from error
         try:
             reach("rename.stored")
             self.engine.state.rename_container(self.record, name)
+            reach("rename.recorded")
         except BaseException:
             self.engine.store.rename_container(self.id, before)
             raise
@@ -522,32 +571,57 @@ class Life:
             except SystemCallError as error:
                 log.warning("container %s: %s", self.id, error)
 
-    def remove(self) -> None:
+    def remove(self, unfinished: bool = True) -> None:
         """Removes one that does not run, with all its files; the lock is gone after.
 
-        Where it is cut short, it can be done again.
+        `unfinished` looks for what a creation that was cut short may have left.
+        Where the removal is cut short, it can be done again.
         """
         engine = self.engine
-        dependents = engine.state.container_in_use(self.record)
-        if dependents:
-            raise ContainerExists(
-                f"container {self.id} has dependent containers which must be removed before it: "
-                + ", ".join(dependents),
-                container_id=self.id,
-            )
-        Launch(engine, self.bundle(), self.oci).clear_unfinished()
+        self.check_unneeded()
+        reach("remove.begun")
+        if unfinished:
+            self.clear_unfinished()
         self.unmount()
         reach("remove.unmounted")
         with suppress(NoSuchStorageContainer):  # by podman, or at our last attempt
             engine.store.delete_container(self.id)
         reach("remove.stored")
-        self._remove_record()
-        reach("remove.forgotten")
-        engine.owners.disclaim(self.id)
-        if self._lock is not None:
-            self._lock.free()
+        try:
+            self._remove_record()
+            reach("remove.forgotten")
+            self._free_lock()
+        except BaseException:
+            # Nobody can do again what an interrupt cuts short after the record is gone.
+            if not engine.state.has_container(self.id):
+                self._free_lock()
+            raise
         reach("remove.unlocked")
         self.removed = True
+
+    def check_unneeded(self) -> None:
+        """Raises `ContainerExists` where other containers depend on it."""
+        dependents = self.engine.state.container_in_use(self.record)
+        if dependents:
+            raise ContainerExists(
+                f"container {self.id} has dependent containers which must be removed before it: "
+                + ", ".join(dependents),
+                container_id=self.id,
+                remedy="remove those first",
+            )
+
+    def _free_lock(self) -> None:
+        """The lock of a container without a record; once more is no error."""
+        self.engine.owners.disclaim(self.id)
+        reach("remove.disclaimed")
+        if self._lock is not None:
+            with suppress(LockGone):
+                self._lock.free()
+
+    def clear_unfinished(self) -> None:
+        """Ends what an `init` that was cut short has left; none may be going on."""
+        launched = Launch(self.engine, self.bundle(), self.oci)
+        launched.clear_unfinished(self.engine.owners.orphaned(self.id))
 
     def _remove_record(self) -> None:
         state = self.engine.state
@@ -566,12 +640,12 @@ class Life:
     def _on_exit(self) -> None:
         """In the watching thread: nothing that waits."""
         if self._owned and not self.attended:
-            self.engine.releaser.submit(self._settle)
+            self.engine.releaser.submit(self.settle)
 
-    def _settle(self) -> None:
+    def settle(self, timeout: float = LOCK_TIMEOUT) -> None:
         """Clears up after an exit that nobody waits for."""
         with suppress(ContainerRemoved, RuntimeStopped):
-            with self.locked():
+            with self.locked(timeout):
                 remove = self.status is ContainerStatus.EXITED and self.remove_at_end
                 if remove:
                     self.remove()
@@ -607,7 +681,8 @@ class Life:
                     self.watched()
                     return
                 # Perhaps in the middle of its creation.
-                Launch(self.engine, self.bundle(), self.oci).abandon()
+                self.clear_unfinished()
+                self.unmount()
                 self._let_go()
                 if self.remove_at_end:
                     self.remove()

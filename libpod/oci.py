@@ -31,6 +31,7 @@ from libpod.errors import (
     Unsupported,
     WaitTimeout,
 )
+from libpod.failpoint import reach
 from libpod.host import Host, ToolResult
 
 log = logging.getLogger("libpod.oci")
@@ -182,6 +183,12 @@ class OCIRuntime:
         other._root = f"{self._roots}/{other.name}"
         return other
 
+    def state_dirs(self) -> list[str]:
+        """Those of all containers, of whichever runtime, in the places that this one shares
+        with its like."""
+        places = (f"{self._roots}/{name}" for name in ("crun", "runc"))
+        return [entry for place in places for entry in _entries(place)]
+
     def state_dir(self, container_id: str) -> str:
         """Where crun and runc keep what they know of a container."""
         return f"{self._root}/{container_id}"
@@ -228,9 +235,11 @@ class OCIRuntime:
                 cgroup=bundle.conmon_cgroup,
             )
             try:
+                reach("init.spawned")
                 limit = CREATE_TIMEOUT if timeout is None else timeout
                 line = self._await_answer(handshake, bundle, limit, stderr)
                 pid = _pid_of(line, bundle, command)
+                reach("init.answered")
                 monitor = self._monitor(handshake, bundle)
             except BaseException:
                 self.abandon(bundle, handshake)
@@ -373,6 +382,13 @@ class OCIRuntime:
             detail=text or None,
             remedy=_REMEDY[error or OCIRuntimeFailed],
         )
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return [f"{directory}/{name}" for name in os.listdir(directory)]
+    except FileNotFoundError:
+        return []
 
 
 def _reap(process: _spawn.Process) -> None:

@@ -3,7 +3,8 @@
 
 A container that was started attached is cleared up by the process that started
 it, which alone knows what it consumed.  Others must leave it alone while that
-process lives, and must take it over when it has died.
+process lives, and must take it over when it has died.  A claim also tells that a
+container is just being made, and who was at work when something was cut short.
 
 Each runtime that looks after something has a directory below `tmp_dir/owners`,
 locked with flock as long as it lives, with an empty file for each container:
@@ -11,8 +12,10 @@ locked with flock as long as it lives, with an empty file for each container:
  1. A directory is locked before it gets its name, so one that is not locked has
     lost its owner.
  2. A claim is made before anything of the container runs, and given up after its
-    end was recorded.
- 3. A dead owner's claim is taken over by a rename: one of those who try succeeds.
+    end was recorded, or it was removed if that is to happen at its end.
+ 3. A claim is made before the first trace of a new container, and given up after
+    its record is there: what has neither record nor living claim is abandoned.
+ 4. A dead owner's claim is taken over by a rename: one of those who try succeeds.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -28,6 +32,9 @@ from libpod.errors import SystemCallError
 
 _SCRATCH = "."
 """How the name of a directory begins that is being made."""
+
+_SCRATCH_AGE = 60.0
+"""Seconds; nobody takes as long to make one."""
 
 
 class Owners:
@@ -41,12 +48,14 @@ class Owners:
         self._lock = threading.Lock()
         self._own: str | None = None
         self._fd = -1
+        self._inherited: set[str] = set()
 
     def claim(self, container_id: str) -> None:
         """This process looks after the container from now on.  Raises `SystemCallError`."""
         try:
             with self._lock:
                 path = f"{self._directory()}/{container_id}"
+                self._inherited.discard(container_id)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise SystemCallError(
@@ -59,6 +68,7 @@ class Owners:
     def disclaim(self, container_id: str) -> None:
         """It does no more."""
         if self._own is not None:
+            self._inherited.discard(container_id)
             with suppress(FileNotFoundError):
                 os.unlink(f"{self._own}/{container_id}")
 
@@ -75,6 +85,41 @@ class Owners:
             for directory in self._directories()
         )
 
+    def lives(self, container_id: str) -> bool:
+        """Whether a living runtime, this one too, has claimed the container."""
+        return any(
+            os.path.exists(f"{directory}/{container_id}") and not _is_dead(directory)
+            for directory in self._directories()
+        )
+
+    def orphaned(self, container_id: str) -> bool:
+        """Whether whoever had claimed the container died, perhaps in the middle of a step."""
+        return container_id in self._inherited or any(
+            directory != self._own
+            and os.path.exists(f"{directory}/{container_id}")
+            and _is_dead(directory)
+            for directory in self._directories()
+        )
+
+    def living_claims(self) -> set[str]:
+        """The IDs of all containers for which `lives` holds."""
+        living = [path for path in self._directories() if not _is_dead(path)]
+        return {container_id for path in living for container_id in _names(path)}
+
+    def dead(self) -> list[str]:
+        """The directories whose owners have died, also those that were never finished."""
+        return [
+            path
+            for path in (f"{self._base}/{name}" for name in _names(self._base))
+            if _is_dead(path)
+        ]
+
+    def remove_unfinished(self, directory: str) -> None:
+        """Removes a directory of `dead` whose owner died while he made it."""
+        if os.path.basename(directory).startswith(_SCRATCH):
+            with suppress(FileNotFoundError):
+                os.rmdir(directory)
+
     def inherit(self) -> Iterator[str]:
         """Takes over what dead owners have left: the IDs of the containers."""
         for directory in self._directories():
@@ -85,9 +130,22 @@ class Owners:
                     own = self._directory()
                 with suppress(FileNotFoundError):
                     os.rename(f"{directory}/{container_id}", f"{own}/{container_id}")
+                    self._inherited.add(container_id)
                     yield container_id
             with suppress(OSError):  # somebody else was faster
                 os.rmdir(directory)
+        self._clear_scratch()
+
+    def _clear_scratch(self) -> None:
+        """Those whose maker was killed before they got their name."""
+        for name in _names(self._base):
+            path = f"{self._base}/{name}"
+            with suppress(FileNotFoundError):
+                if (
+                    name.startswith(_SCRATCH)
+                    and time.time() - os.stat(path).st_mtime > _SCRATCH_AGE
+                ):
+                    os.rmdir(path)
 
     def close(self) -> None:
         """Gives up what is left, for others to take over; idempotent."""
@@ -104,14 +162,25 @@ class Owners:
         if self._own is None:
             rundir.make_private_dir(self._base)
             name = f"{os.getpid()}-{os.urandom(4).hex()}"
-            scratch = f"{self._base}/{_SCRATCH}{name}"
-            os.mkdir(scratch, 0o700)
-            self._fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            own = f"{self._base}/{name}"
-            os.rename(scratch, own)
-            self._own = own
+            scratch, own = f"{self._base}/{_SCRATCH}{name}", f"{self._base}/{name}"
+            try:
+                os.mkdir(scratch, 0o700)
+                self._fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                os.rename(scratch, own)
+                self._own = own
+            except BaseException:
+                self._give_up(scratch, own)
+                raise
         return self._own
+
+    def _give_up(self, *paths: str) -> None:
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.rmdir(path)
+        fd, self._fd, self._own = self._fd, -1, None
+        if fd >= 0:
+            os.close(fd)
 
     def _directories(self) -> list[str]:
         return [

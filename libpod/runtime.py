@@ -32,6 +32,7 @@ from libpod.result import Result
 from libpod.settings import RuntimeConfig, StateType
 
 if TYPE_CHECKING:
+    from libpod.audit import Leak
     from libpod.doctor import Problem
     from libpod.engine import Engine
     from libpod.info import InfoData
@@ -42,13 +43,6 @@ if TYPE_CHECKING:
     from libpod.storage import Store
 
 log = logging.getLogger("libpod.runtime")
-
-CGROUP_PARENT = "/libpod-core"
-"""The parent of all containers' cgroups in private directories.  It and the monitors'
-cgroup below it stay, empty: removing them would fail whoever makes one just then."""
-
-PODMAN_CGROUP_PARENT = "/libpod_parent"
-"""The same for directories shared with podman (CgroupfsDefaultCgroupParent)."""
 
 DEFAULT_GRACE = 10.0
 """Seconds between the end of a job's time and SIGKILL."""
@@ -159,16 +153,23 @@ class Runtime:
         """
         began = time.monotonic()
         stdin = job.stdin or bool(input)
-        container = self._create(job, command, name, stdin=stdin, remove=True)
-        return foreground.run(
-            container,
-            data=(input or b"") if stdin else None,
-            timeout=timeout,
-            grace=grace,
-            output_limit=job.limits.output,
-            key=job.key,
-            phases={"prepare": time.monotonic() - began},
-        )
+        container_id = names.new_id()
+        try:
+            container = self._create(
+                job, command, name, stdin=stdin, remove=True, container_id=container_id
+            )
+            return foreground.run(
+                container,
+                data=(input or b"") if stdin else None,
+                timeout=timeout,
+                grace=grace,
+                output_limit=job.limits.output,
+                key=job.key,
+                phases={"prepare": time.monotonic() - began},
+            )
+        except BaseException:
+            self._undo(container_id)
+            raise
 
     def create(
         self,
@@ -200,13 +201,23 @@ class Runtime:
         `remove` and the other keywords are those of `create`.  One that is detached is
         meant to outlive this process: its monitor clears it up.
         """
-        container = self.create(job, command, name=name, remove=remove, **chosen)
+        members = options.members(chosen)
+        container_id = names.new_id()
         try:
+            container = self._create(
+                job,
+                command,
+                name,
+                stdin=job.stdin,
+                remove=remove,
+                members=members,
+                container_id=container_id,
+            )
             container.start(detach)
+            return container
         except BaseException:
-            container.kill_and_remove()
+            self._undo(container_id)
             raise
-        return container
 
     def doctor(self) -> list[Problem]:
         """What is wrong with this host or configuration, and what to do about it."""
@@ -228,9 +239,21 @@ class Runtime:
         """What happens to containers: not built yet."""
         raise NotBuilt("events is not built yet")
 
-    def audit(self) -> NoReturn:
-        """What nobody owns: not built yet."""
-        raise NotBuilt("audit is not built yet")
+    def audit(self) -> list[Leak]:
+        """What is in this runtime's directories, or was made from them, and belongs to nobody:
+        see `libpod.audit`.  Changes nothing."""
+        from libpod import audit
+
+        self._check()
+        return audit.audit(self._engine)
+
+    def sweep(self) -> list[Leak]:
+        """Clears what `audit` finds: what it cleared.  What cannot be cleared is logged and
+        stays."""
+        from libpod import audit
+
+        self._check()
+        return audit.sweep(self._engine, self._take_over)
 
     # --- the lower layer: the original's methods ---------------------------------------
 
@@ -410,6 +433,7 @@ class Runtime:
         stdin: bool,
         remove: bool,
         members: Mapping[str, Any] = MappingProxyType({}),
+        container_id: str | None = None,
     ) -> Container:
         self._check()
         host = self._engine.host
@@ -445,6 +469,7 @@ class Runtime:
             name or job.name,
             {**asked, **members},
             remove,
+            container_id,
         )
 
     def _add(
@@ -453,14 +478,23 @@ class Runtime:
         name: str | None,
         members: dict[str, Any],
         remove: bool,
+        container_id: str | None = None,
     ) -> Container:
-        parent = PODMAN_CGROUP_PARENT if self._config.share else CGROUP_PARENT
         container = creation.create(
-            self._engine, make_spec, name, members, cgroup_parent=parent, remove=remove
+            self._engine, make_spec, name, members, remove=remove, container_id=container_id
         )
         with self._lock:
             self._known[container.id] = container
         return container
+
+    def _undo(self, container_id: str) -> None:
+        """Ends and removes what a call has made that fails, however far it came: by the ID,
+        since an interrupt may have lost the object."""
+        try:
+            container = self.get_container(container_id)
+        except (NoSuchContainer, RuntimeStopped):
+            return
+        container.kill_and_remove()
 
     def _is_taken(self, name: str) -> bool:
         return creation.is_taken(self._engine, name)

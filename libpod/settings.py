@@ -297,7 +297,7 @@ class Field(NamedTuple):
 STORAGE_FIELDS = (
     Field("run_root", str, None, check=_absolute),
     Field("graph_root", str, None, check=_absolute),
-    Field("graph_driver_name", str, "", built=False),
+    Field("graph_driver_name", str, ""),
     Field("graph_driver_options", list, (), check=_strings, built=False),
     Field("uid_map", list, (), check=_id_maps, built=False),
     Field("gid_map", list, (), check=_id_maps, built=False),
@@ -396,7 +396,7 @@ FIELDS = (
           built=False),
     Field("default_mounts_file", str, "", in_file=False, built=False,
           check=_absolute_or_empty, option="default_mounts_file", adopt=_path),
-    Field("namespace", str, "", option="namespace", built=False),
+    Field("namespace", str, "", option="namespace"),
     Field("share", str, None, check=_share, option="share"),
     Field("lock_type", str, None, check=_lock_type, option="lock_type"),
     Field("num_locks", int, NUM_LOCKS, required=True, check=_num_locks),

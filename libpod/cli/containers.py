@@ -321,7 +321,10 @@ def _end(container: Container, grace: float | None) -> None:
 
 
 def _dependents_first(runtime: Runtime, chosen: list[Target], more: bool) -> list[Target]:
-    """Each behind those of them that depend on it; with `more`, all that do."""
+    """Each behind those of them that depend on it; with `more`, all that do, and each
+    named by its ID, as podman has it."""
+    if more:
+        chosen = [Target(target.container, target.container.id) for target in chosen]
     given = {target.container.id: target for target in chosen}
     ordered: dict[str, Target] = {}
 

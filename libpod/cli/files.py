@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -131,14 +132,10 @@ def _export(args: argparse.Namespace) -> int:
         try:
             with os.fdopen(os.dup(STDOUT_FD), "wb") as stream:
                 container.export(stream)
-        except BrokenPipeError:
+        except SystemCallError as error:
+            if error.errno == errno.EPIPE:  # nobody reads it any more
+                raise BrokenPipeError(error.errno, error.message) from error
             raise
-        except OSError as error:
-            if isinstance(error, LibpodError):
-                raise
-            raise SystemCallError(
-                f"cannot write to standard output: {error.strerror}", error.errno or 0
-            ) from error
     return 0
 
 

@@ -120,7 +120,7 @@ def _show(runtime: Runtime, args: argparse.Namespace) -> int:
         text = "\n".join(row.id for row in rows)
     else:
         text = _table(rows, args)
-    if text or args.format:
+    if text or rows:
         print(text)
     for error in wrong:
         say_error(error)

@@ -49,6 +49,9 @@ class State(Protocol):
         network namespace, exec session or pod cgroup is there.  An object whose
         record cannot be read is logged and left."""
 
+    def known_ids(self) -> set[str]:
+        """Those of all containers and pods, in all namespaces."""
+
     # --- containers
 
     def container(self, container_id: str) -> ContainerRecord:

@@ -69,6 +69,10 @@ class Rules(Tables):
     def set_namespace(self, namespace: str) -> None:
         self._namespace = namespace
 
+    def known_ids(self) -> set[str]:
+        with self._begin() as tx:
+            return set(map(text_of, self._top(tx, ID_REGISTRY)))
+
     # --- containers ------------------------------------------------------------
 
     def container(self, container_id: str) -> ContainerRecord:

@@ -96,13 +96,16 @@ class Overlay:
 
     def remove_if_empty(self, layer_id: str) -> None:
         """Removes a layer in which there is no file."""
+        if self.is_empty(layer_id):
+            self.remove(layer_id)
+
+    def is_empty(self, layer_id: str) -> bool:
+        """Whether there is no file in a layer."""
         try:
             with os.scandir(f"{self.home}/{layer_id}/diff") as entries:
-                if next(entries, None) is not None:
-                    return
+                return next(entries, None) is None
         except FileNotFoundError:
-            pass
-        self.remove(layer_id)
+            return True
 
     def remove_link(self, link: str) -> None:
         try:

@@ -55,7 +55,7 @@ from libpod.storage.records import (
     without_name,
 )
 from libpod.storage.status import overlay_status
-from libpod.storage.table import Members, Prepared, Snapshot, Table
+from libpod.storage.table import Members, Snapshot, Table
 from libpod.storage.trees import remove_tree
 from libpod.storage.unowned import Unowned, find_unowned
 
@@ -291,7 +291,7 @@ class Store:
         What a crash or an error interrupted is finished by calling it again.
 
         Raises:
-            NoSuchStorageContainer: there is no such container.
+            NoSuchStorageContainer: there is no such container; it has no directory either.
             LayerMounted: its layer is mounted; nothing was changed.
         """
         with (
@@ -299,11 +299,15 @@ class Store:
             self._changing(images=True),
         ):
             containers = self._containers.read()
+            if container_id not in containers.texts:  # the last attempt may have come so far
+                self._remove_directories(container_id)
             record = self._known(containers.records.get(container_id), container_id)
             self._refuse_volatile(containers, container_id)
             reach("storage.delete.begin")
             layer_id = container_of(record).layer_id
             own_layer = self._is_own_layer(layer_id, container_id)
+            if own_layer and self._forget_empty(containers, layer_id, container_id):
+                return
             if own_layer:
                 self._remove_layer(layer_id)
             self._remove_directories(container_id)
@@ -312,6 +316,32 @@ class Store:
                 _put_in_force((self._layers, self._layers.read().without([layer_id])))
             _put_in_force((self._containers, containers.without([container_id])))
             reach("storage.delete.end")
+
+    def _forget_empty(self, containers: Snapshot, layer_id: str, container_id: str) -> bool:
+        """Deletes a container whose layer has nothing in it, records first: what a crash
+        leaves of it is empty directories, which `repair` removes.  No rename waits for the
+        disk: after a power cut the container may be back.  False where this cannot be
+        done, for want of space or because there is something in the layer.
+        """
+        if layer_id in self._mounts.read().records or not self._overlay.is_empty(layer_id):
+            return False
+        if not self._overlay.release(layer_id):  # the thorough way says what is wrong
+            return False
+        versions = (  # a container without a layer is found, a layer without one is not
+            (self._layers, self._layers.read().without([layer_id])),
+            (self._containers, containers.without([container_id])),
+        )
+        try:
+            _put_in_force(*versions, lasting=False)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return False
+        reach("storage.delete.forgotten")
+        self._remove_directories(container_id)
+        self._clear_layer(layer_id)
+        reach("storage.delete.end")
+        return True
 
     def _refuse_volatile(self, containers: Snapshot, container_id: str) -> None:
         if containers.is_volatile(container_id):
@@ -498,21 +528,19 @@ def _read(table: Table) -> Snapshot:
         return table.read()
 
 
-def _put_in_force(*versions: tuple[Table, Snapshot]) -> None:
+def _put_in_force(*versions: tuple[Table, Snapshot], lasting: bool = True) -> None:
     """New versions, one after the other; all are on the disk before the first is in force.
 
-    The caller holds the locks.  When this returns they outlive a power cut.
+    The caller holds the locks.  When this returns, and they are to be `lasting`, they
+    outlive a power cut.
     """
-    prepared: list[Prepared] = []
     try:
-        for table, version in versions:
-            prepared.append(table.prepare(version))
-        for ready in prepared:
+        for ready in [table.prepare(version) for table, version in versions]:
             ready.commit()
     finally:
-        for done in prepared:
-            done.drop()
-    for table, _ in versions:
+        for table, _ in versions:
+            table.drop()
+    for table, _ in versions if lasting else ():
         table.sync()
 
 

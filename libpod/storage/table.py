@@ -125,6 +125,11 @@ class Table:
         self._kept: tuple[object, Snapshot] | None = None
         self._asked: object = None
 
+    @property
+    def prepared_path(self) -> str:
+        """Where a version is written before it comes into force."""
+        return f"{self.directory}/.tmp-{self.stem}.json-libpod"
+
     def lock(self) -> RecordLock:
         return RecordLock(self.lock_path, _LOCK_MODE)
 
@@ -185,7 +190,14 @@ class Table:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Puts a version in force; its rename is durable after `sync()`."""
-        self.prepare(snapshot).commit()
+        try:
+            self.prepare(snapshot).commit()
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Removes a version that was prepared, if there is one.  Under the lock."""
+        _unlink(self.prepared_path)
 
     def sync(self) -> None:
         """Makes the names in the directory durable."""
@@ -206,7 +218,7 @@ class Table:
 
 
 class Prepared:
-    """A version of a table that waits to be put in force, or dropped."""
+    """A version of a table that waits to be put in force, or dropped by its table."""
 
     __slots__ = ("_path", "_snapshot", "_table")
 
@@ -214,10 +226,11 @@ class Prepared:
         self._table = table
         self._snapshot = snapshot
         # One name is enough under the lock, and what a crash leaves is overwritten.
-        self._path = f"{table.directory}/.tmp-{table.stem}.json-libpod"
+        self._path = table.prepared_path
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o600)
+        fd = -1
         try:
+            fd = os.open(self._path, flags, 0o600)
             text = f"[{','.join(snapshot.texts.values())}]"
             _write_all(fd, text.encode(errors="surrogateescape"))
             reach(f"storage.{table.stem}.written")
@@ -225,10 +238,11 @@ class Prepared:
         except BaseException as error:
             if isinstance(error, OSError):
                 error.filename = self._path  # which a failed write does not tell
-            self.drop()
+            table.drop()
             raise
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     def commit(self) -> None:
         table = self._table
@@ -243,9 +257,6 @@ class Prepared:
             os.close(fd)
         table._kept = table._identity(), self._snapshot
         reach(f"storage.{table.stem}.touched")
-
-    def drop(self) -> None:
-        _unlink(self._path)
 
 
 # --- the text ------------------------------------------------------------------------

@@ -151,7 +151,7 @@ static void test_what_is_left_of_a_hole_goes_back(void)
     pages = stats.pages;
     for (uint8_t turn = 2; turn < 22; turn++) {
         size_t large = turn % 2 == 0 ? 9000 : VALUE;
-        unsigned where = 1 + turn / 2 % 10 * 60;
+        unsigned where = 1 + turn / 2U % 10 * 60;
 
         CHECK(kv_begin(&tx, db, true, &err) == LP_OK);
         bucket = open_bucket(tx);

@@ -5,8 +5,7 @@ Usage: interrupts.py PART PARTS BASE ROOTFS [OCI-RUNTIME]
 
 A KeyboardInterrupt is raised where a line is reached for the first time, and
 where a function is about to return, which loses what it would have returned.  Only
-the two instructions that let go of the container's lock are left out: an
-interrupt there is told as an InternalError in its stead.
+the functions that take and let go of a lock are left out: an interrupt there may keep it.
 Prints the places after which a process, a cgroup or a file of the container was
 left, then "N places".  What an interrupt can lose between two instructions of
 the interpreter (a descriptor, a zombie) goes with this process and is not told.
@@ -25,7 +24,15 @@ import libpod
 from census import Census, record_ids
 
 LIBRARY = os.path.dirname(libpod.__file__)
-MODULES = ("container.py", "exits.py", "foreground.py", "launch.py", "oci.py")
+PURE = frozenset(
+    """
+    errors.py job.py names.py result.py rootdir.py seccomp.py spec.py users.py state/fields.py
+    state/records.py storage/records.py
+    """.split()
+)
+"""Modules that only compute or read: an interrupt there is one of the line that calls them."""
+LEFT_OUT = frozenset(("locked", "_locked"))
+"""Functions that let go of a container's lock."""
 
 
 class Place(NamedTuple):
@@ -44,14 +51,14 @@ class Interrupter:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         name = frame.f_code.co_filename
-        in_scope = os.path.dirname(name) == LIBRARY and os.path.basename(name) in MODULES
+        in_scope = name.startswith(LIBRARY) and os.path.relpath(name, LIBRARY) not in PURE
         return self.local if in_scope else None
 
     def local(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event in ("line", "return"):
-            name = os.path.basename(frame.f_code.co_filename)
+            name = os.path.relpath(frame.f_code.co_filename, LIBRARY)
             place = Place(name, frame.f_lineno, event, frame.f_code.co_name)
-            if place not in self.places and place.function != "_locked":
+            if place not in self.places and place.function not in LEFT_OUT:
                 self.places[place] = None
                 if place == self.at:
                     raise KeyboardInterrupt

@@ -115,7 +115,6 @@ def test_what_is_not_built_says_so(rt: Runtime, box: Spec) -> None:
             "run_many": lambda: rt.run_many((box for _ in range(3)), in_flight=64, timeout=60),
             "pool": lambda: rt.pool(box, size=16),
             "events": lambda: rt.events(since="10m"),
-            "audit": rt.audit,
             "exec": lambda: c.exec(["id", "-u"], timeout=5),
             "logs": lambda: c.logs(follow=True),
             "wait_for_log": lambda: c.wait_for_log(b"ready", timeout=10),

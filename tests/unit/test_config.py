@@ -42,7 +42,6 @@ UNBUILT = {
     "cni_default_network": "office",
     "hooks_dir": "/srv/hooks",
     "hooks_dir_not_exist_fatal": True,
-    "namespace": "build",
 }
 
 
@@ -446,11 +445,11 @@ def test_defaults_and_built_settings_do_not_warn(
 
 def test_unbuilt_parts_of_the_storage_warn(caplog: pytest.LogCaptureFixture) -> None:
     c = RuntimeConfig()
-    storage = StorageConfig(graph_root="/g", graph_driver_name="vfs")
+    storage = StorageConfig(graph_root="/g", graph_driver_options=["overlay.x=y"])
     apply_options(c, {"storage_config": storage, "default_mounts_file": "/m"})
     resolve_defaults(c, {}, ROOT)
     assert [w.split(" = ")[0] for w in warnings(caplog)] == [
-        "storage_config.graph_driver_name",
+        "storage_config.graph_driver_options",
         "default_mounts_file",
     ]
 

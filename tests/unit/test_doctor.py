@@ -17,6 +17,7 @@ from libpod import doctor, seccomp
 from libpod.cgroup import Cgroups
 from libpod.cli import main
 from libpod.doctor import Problem
+from libpod.errors import SharingRefused
 from libpod.settings import RuntimeConfig
 
 
@@ -166,8 +167,15 @@ def test_settings_without_effect_are_told() -> None:
     ]
     config.of_host = True  # podman's packages ship such a file
     assert [p.severity for p in doctor._configuration(config)] == ["info", "info"]
-    assert only(doctor._configuration(RuntimeConfig(share="podman"))).severity == "error"
     assert list(doctor._configuration(RuntimeConfig())) == []
+
+
+def test_sharing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(doctor._sharing(RuntimeConfig(), str(tmp_path), str(tmp_path))) == []
+    (tmp_path / "db.sql").write_bytes(b"SQLite")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(SharingRefused, match="SQLite"):
+        list(doctor._sharing(RuntimeConfig(share="podman"), str(tmp_path), str(tmp_path)))
 
 
 def test_few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +404,9 @@ def test_the_verb_shows_them(
 
     monkeypatch.setattr(doctor, "diagnose", diagnose)
     assert main(["doctor"]) == 0
-    assert capsys.readouterr().out == ("SEVERITY  WHAT     REMEDY\nwarning   no room  make some\n")
+    assert capsys.readouterr().out == (
+        "SEVERITY    WHAT        REMEDY\nwarning     no room     make some\n"
+    )
     problems.insert(0, Problem("no conmon", "error", "install it"))
     assert main(["doctor", "--format", "json"]) == 1
     assert json.loads(capsys.readouterr().out) == [

@@ -311,6 +311,39 @@ def test_a_snapshot_holds(path: Path) -> None:
         assert db.stats()["file_size"] == before
 
 
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_bucket_opened_last_is_that_of_the_snapshot(path: Path, mapped: bool) -> None:
+    """A transaction may remember where a bucket was, but only for its own commit."""
+
+    def look(name: bytes) -> tuple[list[tuple[bytes, bytes | None]], int]:
+        with db.begin() as tx:
+            bucket = tx.bucket(name)
+            return list(bucket.items()), bucket.sequence
+
+    with kv.Database(path, map=mapped) as db:
+        for turn in range(5):
+            pairs = [(b"%04d" % n, b"%d" % turn * 20) for n in range(100 * turn)]
+            with db.begin(write=True) as tx:
+                for name in (b"one", b"two"):
+                    bucket = tx.create_bucket(name)
+                    bucket.sequence = turn
+                    for key, value in pairs:
+                        bucket[key] = value
+            old = db.begin()
+            for _ in range(3):
+                assert look(b"one") == look(b"two") == (pairs, turn)
+            with db.begin(write=True) as tx:
+                tx.delete_bucket(b"one")
+                tx.bucket(b"two").sequence = 77
+            with pytest.raises(kv.BucketNotFound):
+                look(b"one")
+            assert look(b"two") == (pairs, 77)
+            assert list(old.bucket(b"one").items()) == list(old.bucket(b"two").items()) == pairs
+            old.rollback()
+            with db.begin(write=True) as tx:
+                tx.delete_bucket(b"two")
+
+
 def test_objects_invalidate_downwards(path: Path) -> None:
     db = kv.Database(path)
     fill(db, 10)
@@ -895,6 +928,26 @@ def test_one_write_for_a_commit(path: Path) -> None:
         assert after["commits"] - before["commits"] == 50
         assert after["runs_written"] - before["runs_written"] == 50
         assert after["syncs"] - before["syncs"] == 100
+
+
+def test_a_value_of_a_page_and_small_ones_take_one_run(path: Path) -> None:
+    with kv.Database(path, sync=False) as db:
+        with db.begin(write=True) as tx:
+            bucket = tx.create_bucket(b"record")
+            bucket[b"config"] = b"c" * 4096
+            bucket[b"state"] = b"s" * 512
+            bucket.create_bucket(b"dependencies")
+        with db.begin() as tx:
+            stats = tx.bucket(b"record").stats()
+            assert (stats["leaf_pages"], stats["leaf_overflow"], stats["branch_pages"]) == (1, 1, 0)
+        with db.begin(write=True) as tx:  # where two pages do, there are two
+            bucket = tx.create_bucket(b"even")
+            for n in range(4):
+                bucket[b"%d" % n] = b"v" * 1100
+        with db.begin() as tx:
+            stats = tx.bucket(b"even").stats()
+            assert (stats["leaf_pages"], stats["leaf_overflow"], stats["branch_pages"]) == (2, 0, 1)
+        assert db.check() == []
 
 
 def test_memory_follows_the_dirty_pages(path: Path) -> None:

@@ -874,8 +874,18 @@ class TestExitCodes:
         assert state.exit_code(record.id) is None
 
 
+def test_known_ids(state: State) -> None:
+    assert state.known_ids() == set()
+    state.add_container(ctr(1))
+    state.add_container(ctr(2, namespace="elsewhere"))
+    state.add_pod(pod(3))
+    state.set_namespace("elsewhere")
+    assert state.known_ids() == {identifier(number) for number in (1, 2, 3)}
+
+
 CALLS: list[Callable[[State], Any]] = [
     lambda state: state.refresh(),
+    lambda state: state.known_ids(),
     lambda state: state.container(identifier(1)),
     lambda state: state.lookup_container("1"),
     lambda state: state.has_container(identifier(1)),

@@ -260,7 +260,7 @@ def test_rm_takes_dependents_first(rt: FakeRuntime, cli: Cli) -> None:
     assert cli("rm", "one", "three", "two") == (0, ["three", "two", "one"], [])
     rt.add("one", id=A)
     rt.add("two", id=B, dependencies=[A])
-    assert cli("rm", "--depend", "one") == (0, [B, "one"], [])
+    assert cli("rm", "--depend", "one") == (0, [B, A], [])
 
 
 def test_rm_of_volumes_is_refused_where_there_are_any(rt: FakeRuntime, cli: Cli) -> None:
@@ -368,7 +368,7 @@ def test_ps_has_other_names(three: FakeRuntime, cli: Cli, words: list[str]) -> N
 )
 def test_ps_chooses_and_sorts(three: FakeRuntime, cli: Cli, flags: str, names: str) -> None:
     done = cli("ps", "--format", "{{.Names}}", *flags.split())
-    assert (done.code, done.out) == (0, names.split() or [""])
+    assert (done.code, done.out) == (0, names.split())
 
 
 def test_ps_in_other_forms(three: FakeRuntime, cli: Cli) -> None:
@@ -425,9 +425,9 @@ def test_ps_shows_ports_and_what_is_removed_at_its_end(rt: FakeRuntime, cli: Cli
 
 def test_ps_shows_the_store_of_others(rt: FakeRuntime, cli: Cli) -> None:
     metadata = '{"image-name":"docker.io/library/alpine:latest"}'
-    rt.add("ours", id=A)
+    rt.add("ours", id=A, created=NOW)
     rt.strangers.append(StorageContainer(A, ("ours",), "", "", "", None))
-    rt.strangers.append(StorageContainer(B, ("build",), C, "", metadata, NOW + SECOND * 9))
+    rt.strangers.append(StorageContainer(B, ("build",), C, "", metadata, NOW + 1))
     rt.strangers.append(StorageContainer(C, (), "", "", "[", None))
     form = "{{.Names}} {{.Image}} {{.Command}} {{.Status}}"
     assert cli("ps", "-a", "--external", "--format", form).out == [
