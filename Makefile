@@ -116,6 +116,11 @@ interop: need-test $(VENV)/.built ## the store and the real bbolt on one file, f
 	KV_INTEROP_SECONDS=$(INTEROP_SECONDS) KV_INTEROP_TURNS=5000 \
 		$(BIN)/pytest tests/interop --timeout 3600
 
+STRESS_SECONDS ?= 60
+stress: need-test $(VENV)/.built ## processes at random on one root, by each kind of locks; podman and we in turn
+	STRESS_SECONDS=$(STRESS_SECONDS) $(BIN)/pytest tests/integration/test_stress.py --timeout 3600
+	STATE_INTEROP_OPERATIONS=400 $(BIN)/pytest tests/interop/test_podman_containers.py --timeout 3600
+
 FUZZ_SECONDS ?= 3600
 FUZZ_FLAGS = -std=gnu11 -D_GNU_SOURCE -iquote csrc -g -O1 -UNDEBUG -pthread \
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
@@ -169,4 +174,4 @@ clean: ## remove everything that was made
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test unit build c-build c-test asan tsan lint fmt test-all pytest wheel bench clean crash interop fuzz $(NEEDS)
+.PHONY: help run test unit build c-build c-test asan tsan lint fmt test-all pytest wheel bench clean crash interop stress fuzz $(NEEDS)

@@ -39,7 +39,8 @@ SKELETON = frozenset(
     static/storage/overlay-images static/storage/overlay-images/images.lock
     static/storage/overlay-layers static/storage/overlay-layers/layers.json
     static/storage/overlay-layers/layers.lock
-    tmp tmp/alive tmp/alive.lck tmp/crun tmp/exits tmp/lock tmp/lock_type tmp/owners tmp/runc
+    tmp tmp/alive tmp/alive.lck tmp/crun tmp/exits tmp/lock tmp/lock_type tmp/locks tmp/owners
+    tmp/runc
     tmp/socket tmp/storage tmp/storage/overlay-containers tmp/storage/overlay-layers
     tmp/storage/overlay-layers/mountpoints.json tmp/storage/overlay-layers/mountpoints.lock
     """.split()

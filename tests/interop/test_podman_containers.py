@@ -33,7 +33,7 @@ from tests.interop.oracle import Oracle
 from tests.interop.podman import SharedPodman
 
 OPERATIONS = int(os.environ.get("STATE_INTEROP_OPERATIONS", "60"))
-"""Of the mixed run; `make interop` has 200."""
+"""Of the mixed runs, one for each kind of locks; `make stress` has 200 of each."""
 
 CGROUPS = "/libpod_parent"
 SLEEP = ("sleep", "1000")
@@ -641,7 +641,7 @@ class Mixed:
 def test_a_mixed_run(podman: SharedPodman, rt: Runtime, oracle: Oracle) -> None:
     mixed = Mixed(podman, rt, seed=5)
     done: list[str] = []
-    for number in range(OPERATIONS // 2):  # for each kind of locks
+    for number in range(OPERATIONS // 2):
         done.append(mixed.step())
         seen = {c.name: _WORDS[c.state.status] for c in rt.get_containers()}
         assert seen == mixed.expected, done
