@@ -98,6 +98,7 @@ class Life:
         self.console_size: tuple[int, int] | None = None
         self._lock = lock
         self._owned = False
+        self._to_disclaim = False
         self._pid = os.getpid()
 
     @property
@@ -374,9 +375,9 @@ class Life:
         if self.console_size:
             size = dict(zip(("height", "width"), self.console_size, strict=True))
             spec["process"]["consoleSize"] = size
-        launched = Launch(self.engine, self.bundle(terminal, detached), self.oci)
-        launched.clear_unfinished(self.engine.owners.orphaned(self.id))
+        self.clear_unfinished()
         reach("init.cleared")
+        launched = Launch(self.engine, self.bundle(terminal, detached), self.oci)
         before = self.record.state.but()
         try:
             self.engine.owners.claim(self.id)
@@ -391,9 +392,10 @@ class Life:
             if save:
                 self.save()
             reach("init.saved")
-            if detached:
+            if detached and save:
                 self.engine.owners.disclaim(self.id)
             self._owned = not detached
+            self._to_disclaim = detached and not save
             self.launch = launched
         except BaseException:
             with self.engine.reserve.freed():
@@ -449,6 +451,9 @@ class Life:
         self.record.state.status = ContainerStatus.RUNNING
         self.save()
         reach("start.saved")
+        if self._to_disclaim:  # so far it said that this process was at work
+            self._to_disclaim = False
+            self.engine.owners.disclaim(self.id)
 
     def end(self, launched: Launch, grace: float, stop_signal: int | None) -> None:
         """The stop signal, the grace, then SIGKILL; returns when the exit is final.  Needs
