@@ -2,7 +2,7 @@
 # cython: language_level=3, binding=True, auto_pickle=False, autotestdict=False
 """Locks on files and in shared memory: what is called often.
 
-Converts; libpod.lockfile and libpod.shmlocks have the policy and the words.
+Converts; libpod.lockfile and libpod.locks.shm have the policy and the words.
 
 A free lock is taken and released without giving the GIL up, which would cost as
 much as the lock; waits release it and serve signals.  Signals are served only

@@ -174,7 +174,10 @@ class _Examination:
                 return []
             if container_id in engine.state.known_ids():
                 return []
-            return self._deal_with(suspects)
+            leaks = self._deal_with(suspects)
+            if self._clear:
+                engine.owners.forget(container_id)
+            return leaks
 
     @contextmanager
     def _excluding(self, container_id: str) -> Iterator[bool]:

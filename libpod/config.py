@@ -42,6 +42,8 @@ OVERRIDE_CONFIG_PATH = "/etc/containers/libpod.conf"
 USER_CONFIG = ".config/containers/libpod.conf"
 """Below HOME; the only file that a rootless runtime reads."""
 
+_COARSE_NS = 1_000_000_000
+
 LATER_KEYS = frozenset(
     "infra_command infra_image label runtime runtimes runtime_supports_json "
     "runtime_supports_nocgroups enable_labeling enable_port_reservation events_logger "

@@ -154,7 +154,7 @@ def _make_storage(engine: Engine, config: ContainerConfig) -> None:
         os.mkdir(f"{config.static_dir}/artifacts", 0o755)
     except OSError as error:
         raise SystemCallError(
-            f"cannot make the directories of container {config.id}: {error.strerror}",
+            f"cannot make the directories of a container in {config.static_dir}: {error.strerror}",
             error.errno or 0,
             phase="prepare",
             remedy="check the space on that file system",

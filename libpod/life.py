@@ -249,6 +249,10 @@ class Life:
             return False
         if self.launch is not None and self.launch.ended.is_set():
             return False
+        # By somebody who was killed before he recorded it, or who asked the OCI runtime.
+        frozen = self.engine.host.cgroups.frozen(self.cgroup)
+        if frozen is not None and frozen is not (status is ContainerStatus.PAUSED):
+            return False
         return not self.engine.exits.has(self.id) and is_monitor(record.state.conmon_pid, self.id)
 
     def _drop_stale_launch(self) -> None:
@@ -514,11 +518,8 @@ class Life:
             self._let_go()
             self.remove()
             return
-        launched = self._give_back(ended)
-        self.remove(unfinished=False)
+        self.remove(self._give_back(ended))
         self._let_go()
-        launched.forget_files()
-        reach("reap.forgotten")
 
     def _give_back(self, ended: Exit | None) -> Launch:
         launched = self.running()
@@ -572,16 +573,17 @@ class Life:
             except SystemCallError as error:
                 log.warning("container %s: %s", self.id, error)
 
-    def remove(self, unfinished: bool = True) -> None:
+    def remove(self, ended: Launch | None = None) -> None:
         """Removes one that does not run, with all its files; the lock is gone after.
 
-        `unfinished` looks for what a creation that was cut short may have left.
+        `ended` is a launch whose files go as well, after the record that needs them;
+        without it what a creation that was cut short may have left is looked for.
         Where the removal is cut short, it can be done again.
         """
         engine = self.engine
         self.check_unneeded()
         reach("remove.begun")
-        if unfinished:
+        if ended is None:
             self.clear_unfinished()
         self.unmount()
         reach("remove.unmounted")
@@ -591,11 +593,11 @@ class Life:
         try:
             self._remove_record()
             reach("remove.forgotten")
-            self._free_lock()
+            self._forget_id(ended)
         except BaseException:
             # Nobody can do again what an interrupt cuts short after the record is gone.
             if not engine.state.has_container(self.id):
-                self._free_lock()
+                self._forget_id(ended)
             raise
         reach("remove.unlocked")
         self.removed = True
@@ -611,8 +613,12 @@ class Life:
                 remedy="remove those first",
             )
 
-    def _free_lock(self) -> None:
-        """The lock of a container without a record; once more is no error."""
+    def _forget_id(self, ended: Launch | None) -> None:
+        """Gives back what there is beside the record; the lock, which tells others that
+        somebody is at work here, at last.  Once more is no error."""
+        if ended is not None:
+            ended.forget_files()
+            reach("reap.forgotten")
         self.engine.owners.disclaim(self.id)
         reach("remove.disclaimed")
         if self._lock is not None:
@@ -675,7 +681,7 @@ class Life:
     def take_over(self) -> None:
         """Makes this process the one in charge; it has the claim of one that died."""
         self._owned = True
-        # Where the runtime is closed meanwhile, the claim is again one without an owner.
+        # Whoever closes the runtime meanwhile leaves it to the next one.
         with suppress(ContainerRemoved, RuntimeStopped, Closed):
             with self.locked():
                 if self.status in LIVE:

@@ -114,6 +114,15 @@ class Owners:
             if _is_dead(path)
         ]
 
+    def forget(self, container_id: str) -> None:
+        """Drops the claims that dead owners have on a container of which nothing is left."""
+        for directory in self._directories():
+            if directory != self._own and _is_dead(directory):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{directory}/{container_id}")
+                with suppress(OSError):  # there are others
+                    os.rmdir(directory)
+
     def remove_unfinished(self, directory: str) -> None:
         """Removes a directory of `dead` whose owner died while he made it."""
         if os.path.basename(directory).startswith(_SCRATCH):

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from libpod.cli import output
 from libpod.cli.flags import Parser, open_runtime
-from libpod.errors import InvalidArgument
+from libpod.errors import ContainerStateInvalid, InvalidArgument
+from libpod.life import LIVE
 
 if TYPE_CHECKING:
     from libpod.audit import Leak
+    from libpod.runtime import Runtime
 
 LEAKS = 1
 """Exit code of an audit that found something."""
@@ -34,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
         raise InvalidArgument(f"`libpod {args.verb}` takes no arguments")
     with open_runtime(args) as runtime:
         if args.verb == "system refresh":
-            runtime.refresh()
+            _refresh(runtime)
             return 0
         if args.verb == "system sweep":
             _show(runtime.sweep(), args.format)
@@ -42,6 +44,18 @@ def execute(args: argparse.Namespace) -> int:
         leaks = runtime.audit()
     _show(leaks, args.format)
     return LEAKS if leaks else 0
+
+
+def _refresh(runtime: Runtime) -> None:
+    """As after a reboot, which opening a runtime notices by itself."""
+    for container in runtime.get_all_containers():
+        if container.glance().status in LIVE:
+            raise ContainerStateInvalid(
+                f"container {container.id} runs, and a refresh would take it for gone",
+                container_id=container.id,
+                remedy="stop all containers first: `libpod stop --all`",
+            )
+    runtime.refresh()
 
 
 def _show(leaks: Sequence[Leak], form: str | None) -> None:

@@ -144,7 +144,9 @@ def _restart(args: argparse.Namespace) -> int:
     grace = _grace(args)
     with open_runtime(args) as runtime:
         chosen = targets.find(runtime, args, _running if args.running else None)
-        return targets.exit_code(targets.apply(chosen, lambda c: c.restart(grace), at_once=True))
+        return targets.exit_code(
+            targets.apply(chosen, lambda c: c.restart(grace, detach=True), at_once=True)
+        )
 
 
 def _pause_flags(parser: Parser, group: argparse._ArgumentGroup) -> None:

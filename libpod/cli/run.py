@@ -10,7 +10,8 @@ from libpod import attach, terminal
 from libpod.cli import create, foreground
 from libpod.cli.flags import Parser, number, open_runtime
 from libpod.container import Container
-from libpod.errors import ContainerRemoved, InvalidArgument, LibpodError
+from libpod.errors import ContainerRemoved, ContainerStopped, InvalidArgument, LibpodError
+from libpod.life import LIVE
 from libpod.runtime import Runtime
 
 log = logging.getLogger("libpod.cli")
@@ -39,12 +40,11 @@ def execute(args: argparse.Namespace) -> int:
             raise InvalidArgument("--timeout needs the foreground: it ends with this command")
         return _detached(args, request)
     foreground.warn_without_terminal(args.interactive, args.tty)
-    with terminal.Signals() as signals:
-        try:
-            with open_runtime(args) as runtime:
-                return _attached(runtime, signals, request, keys, args)
-        except terminal.Interrupted as interrupt:
-            return 128 + interrupt.number
+    try:
+        with terminal.Signals() as signals, open_runtime(args) as runtime:
+            return _attached(runtime, signals, request, keys, args)
+    except terminal.Interrupted as interrupt:
+        return 128 + interrupt.number
 
 
 def _detached(args: argparse.Namespace, request: create.Request) -> int:
@@ -54,7 +54,7 @@ def _detached(args: argparse.Namespace, request: create.Request) -> int:
             container.start(detach=True)
         except BaseException:
             if args.rm:
-                _remove(container)
+                _finish(container, remove=True, left=False)
             raise
         print(container.id)
     return 0
@@ -67,23 +67,33 @@ def _attached(
     keys: bytes,
     args: argparse.Namespace,
 ) -> int:
-    """Whatever happens, with --rm nothing is left of one that has ended; one that was
-    left running is cleared up by whoever looks after it next."""
+    """What was left on purpose goes on; else nothing runs any more, and with --rm nothing
+    is left."""
     container = request.make(runtime)
+    left = False
     try:
-        return foreground.attend(
+        code = foreground.attend(
             container, signals, args, tty=args.tty, detach_keys=keys, timeout=args.timeout
         )
+        left = True  # or it has ended
+        return code
+    except terminal.Interrupted:
+        left = not args.sig_proxy
+        raise
     finally:
         signals.ignore()
-        if args.rm and not foreground.runs(container):
-            _remove(container)
+        _finish(container, args.rm, left)
 
 
-def _remove(container: Container) -> None:
+def _finish(container: Container, remove: bool, left: bool) -> None:
     try:
-        container.remove(force=True)
-    except ContainerRemoved:
+        if left and foreground.runs(container):
+            return
+        if remove:
+            container.kill_and_remove()
+        elif container.state.status in LIVE:
+            container.stop(0)
+    except (ContainerRemoved, ContainerStopped):
         return
     except LibpodError as error:
-        log.error("cannot remove container %s: %s", container.id, error)
+        log.error("cannot end container %s: %s", container.id, error)

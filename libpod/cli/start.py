@@ -70,19 +70,18 @@ def _attached(args: argparse.Namespace) -> int:
     from libpod.cli import foreground
 
     keys = attach.parse_detach_keys(args.detach_keys)
-    with terminal.Signals() as signals:
-        try:
-            with open_runtime(args) as runtime:
-                for target in targets.find(runtime, args):
-                    container = target.container
-                    _check_ready(container)
-                    tty = bool(container.spec.get("process", {}).get("terminal"))
-                    foreground.warn_without_terminal(args.interactive, tty)
-                    code = foreground.attend(container, signals, args, tty=tty, detach_keys=keys)
-                    if code:
-                        return code
-        except terminal.Interrupted as interrupt:
-            return 128 + interrupt.number
+    try:
+        with terminal.Signals() as signals, open_runtime(args) as runtime:
+            for target in targets.find(runtime, args):
+                container = target.container
+                _check_ready(container)
+                tty = bool(container.spec.get("process", {}).get("terminal"))
+                foreground.warn_without_terminal(args.interactive, tty)
+                code = foreground.attend(container, signals, args, tty=tty, detach_keys=keys)
+                if code:
+                    return code
+    except terminal.Interrupted as interrupt:
+        return 128 + interrupt.number
     return 0
 
 

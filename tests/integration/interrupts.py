@@ -31,7 +31,7 @@ PURE = frozenset(
     """.split()
 )
 """Modules that only compute or read: an interrupt there is one of the line that calls them."""
-LEFT_OUT = frozenset(("locked", "_locked"))
+LEFT_OUT = frozenset(("held", "locked", "_locked"))
 """Functions that let go of a container's lock."""
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program that is killed on its way: one life of a container, with every step there is.
+"""A program that is killed on its way: the life of a container, with every step
+there is, and that of one which is removed at its end.
 
     killed.py '{"options": {...}, "rootfs": DIR, "detach": false, "grace": 5}'
 
@@ -15,6 +16,7 @@ from libpod import Runtime, Spec
 
 NAME = "web"
 RENAMED = "web-renamed"
+ONCE = "once"
 
 
 def main() -> None:
@@ -24,6 +26,9 @@ def main() -> None:
     with Runtime(**given["options"]) as runtime:
         # podman's form of /dev/shm: a mount on the host.
         container = runtime.create(box, ["sleep", "1000"], name=NAME, shm_private=False)
+        layer = runtime.store.container(container.id).layer_id
+        with open(f"{runtime.paths.graph_root}/overlay/{layer}/diff/kept", "w", encoding="ascii"):
+            pass  # not empty: it is removed in more steps
         container.start(detach)
         container.rename(RENAMED)
         container.pause()
@@ -31,6 +36,7 @@ def main() -> None:
         container.stop(given["grace"])
         container.cleanup()
         container.remove()
+        runtime.run(box, ["true"], name=ONCE)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ def test_what_one_shell_starts_another_ends(cli: Cli, rootfs: str) -> None:
     assert re.search(r"Exited \(137\) .* ago", cli("ps", "-a").out)
     assert cli("rm", "web") == (0, "web\n", "")
     assert cli("ps", "-aq") == (0, "", "")
+    assert cli("system", "audit") == (0, "", "")
 
 
 def test_a_short_one_in_the_background_leaves_nothing(cli: Cli, rootfs: str, dirs: Dirs) -> None:

@@ -15,19 +15,30 @@ import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from typing import NamedTuple
 
 import pytest
-from killed import NAME, RENAMED
+from killed import NAME, ONCE, RENAMED
 
 import libpod
-from conftest import Said
-from libpod import Container, ContainerStateInvalid, Runtime, Spec, Status, kv
+from conftest import Said, remove_all
+from libpod import (
+    Container,
+    ContainerRemoved,
+    ContainerStateInvalid,
+    NoSuchContainer,
+    Runtime,
+    Spec,
+    Status,
+    kv,
+)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LONG = os.environ.get("LIBPOD_KILLS") == "all"
@@ -35,23 +46,34 @@ LONG = os.environ.get("LIBPOD_KILLS") == "all"
 _REACH = re.compile(r'\breach\(f?"([^"]+)"\)')
 _TABLES = ("layers", "containers")
 
+_TWICE = (1, 2)
+_TABLE = (1, 2, 3, 5)
 PASSES = {
-    "storage.create.directory": 2,
-    "storage.delete.directory": 2,
-    "storage.layers.written": 3,
-    "storage.layers.prepared": 3,
-    "storage.layers.renamed": 3,
-    "storage.layers.touched": 3,
-    "storage.containers.written": 3,
-    "storage.containers.prepared": 3,
-    "storage.containers.renamed": 3,
-    "storage.containers.touched": 3,
+    # In the life of the container that is removed by hand; of the one that goes at its end.
+    "exit.monitor-ended": _TWICE,
+    "exit.deleted": _TWICE,
+    "exit.released": _TWICE,
+    "exit.unmounted": _TWICE,
+    "remove.begun": _TWICE,
+    "remove.unmounted": _TWICE,
+    "remove.stored": _TWICE,
+    "remove.forgotten": _TWICE,
+    "remove.disclaimed": _TWICE,
+    "remove.unlocked": _TWICE,
+    # The container's directory and its run directory.
+    "storage.create.directory": _TWICE,
+    "storage.delete.directory": _TWICE,
+    # Creation, renaming or flagging, removal; (another creation;) removal of an empty layer.
+    **{
+        f"storage.{table}.{step}": _TABLE
+        for table in _TABLES
+        for step in ("written", "prepared", "renamed", "touched")
+    },
 }
-"""How often a life passes a place, where that is more than once: the store's files change at
-creation, renaming (containers.json) and removal (layers.json twice)."""
+"""The passes of a place at which to kill, where that is not the first one alone."""
 
-ELSEWHERE = {"refresh.container"}
-"""Passed only where there are containers already: see the test of their own."""
+ELSEWHERE = {"refresh.reset", "refresh.container"}
+"""Passed when a tmpdir is new: see the test of their own."""
 
 
 class Kill(NamedTuple):
@@ -76,7 +98,7 @@ def places() -> list[str]:
     return [
         f"{name}:{count}" if count > 1 else name
         for name in sorted(found)
-        for count in range(1, PASSES.get(name, 1) + 1)
+        for count in PASSES.get(name, (1,))
     ]
 
 
@@ -129,14 +151,15 @@ def test_killed_and_taken_up_again(
         assert faults(database) == []
     with Runtime(**options) as runtime:
         for container in runtime.get_containers():
-            look(runtime, container)
-            if not kill.undo:
-                go_on(container)
+            # One that is to go at its end may go at any moment: the runtime took it over.
+            with suppress(ContainerRemoved, NoSuchContainer):
+                look(runtime, container)
+                if not kill.undo:
+                    go_on(container)
         if kill.undo:
             runtime.sweep()
             assert runtime.audit() == []
-            for container in runtime.get_containers():
-                container.remove(force=True)
+            remove_all(runtime)
         # What was begun can be begun again, whatever was left of it.
         again = runtime.create(box, ["true"], name=NAME)
         again.start()
@@ -152,6 +175,25 @@ def test_killed_and_taken_up_again(
     said.lines.clear()
 
 
+@pytest.mark.parametrize("place", sorted(ELSEWHERE))
+def test_killed_after_a_reboot(
+    place: str, program: Program, options: dict[str, str], said: Said
+) -> None:
+    program.run("start.saved")
+    with Runtime(**options) as runtime:
+        for container in runtime.get_containers():
+            container.stop(grace=5)
+    shutil.rmtree(options["tmp_dir"])
+    program.run(place)
+    with Runtime(**options) as runtime:
+        (container,) = runtime.get_containers()
+        look(runtime, container)
+        go_on(container)
+        runtime.sweep()
+        assert runtime.audit() == []
+    said.lines.clear()
+
+
 def faults(database: str) -> list[str]:
     with kv.Database(database, read_only=True, create=False) as opened:
         return list(opened.check())
@@ -159,7 +201,7 @@ def faults(database: str) -> list[str]:
 
 def look(runtime: Runtime, container: Container) -> None:
     """It is found by all its names, and says how it stands."""
-    assert container.name in (NAME, RENAMED)
+    assert container.name in (NAME, RENAMED, ONCE)
     assert runtime.lookup_container(container.name).id == container.id
     assert runtime.lookup_container(container.id[:12]).id == container.id
     assert container.inspect()["Id"] == container.id
@@ -177,7 +219,10 @@ def go_on(container: Container) -> None:
             assert "removed in part" in str(error)
             container.remove()
             return
-    assert container.state.status in (Status.RUNNING, Status.STOPPING)
-    container.stop(grace=5)
-    assert container.wait(20) == 128 + signal.SIGKILL
+    if container.name == ONCE:
+        assert container.wait(20) == 0
+    else:
+        assert container.state.status in (Status.RUNNING, Status.STOPPING)
+        container.stop(grace=5)
+        assert container.wait(20) == 128 + signal.SIGKILL
     container.remove()

@@ -85,7 +85,8 @@ class FakeContainer:
             self._refuse("can only stop created, running, or stopped containers")
         self._become(Status.EXITED, exit_code=143, pid=0, finished=time.time_ns())
 
-    def restart(self, timeout: float | None = None) -> None:
+    def restart(self, timeout: float | None = None, detach: bool | None = None) -> None:
+        assert detach is True  # whoever calls from the shell does not stay
         self._call("restart", timeout)
         self._become(Status.RUNNING, pid=1)
 

@@ -47,7 +47,7 @@ def test_every_row_is_there_once_and_says_something() -> None:
 
 @pytest.mark.parametrize(("number", "tests"), [(number, tests) for number, _, tests in rows()])
 def test_the_tests_exist(number: str, tests: str) -> None:
-    if tests == "missing":
+    if tests.startswith("not built: "):
         return
     for test in tests.split("<br>"):
         match = re.fullmatch(r"`([\w/]+\.py)::((?:Test\w+::)?test_\w+|Test\w+)`", test)

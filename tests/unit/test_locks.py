@@ -569,7 +569,7 @@ def test_a_segment_of_nonsense(room: str) -> None:
 
 
 def test_the_segment_is_podmans_own() -> None:
-    from libpod.shmlocks import default_path
+    from libpod.locks.shm import default_path
 
     assert default_path(None) == "/dev/shm/libpod_lock"
     assert default_path(1000) == "/dev/shm/libpod_rootless_lock_1000"

@@ -26,7 +26,10 @@ from libpod.errors import (
     LockTimeout,
     Unsupported,
 )
-from libpod.locks import SHM, Lock, Manager
+from libpod.locks.base import Lock, Manager
+from libpod.settings import LOCK_TYPES
+
+_, SHM, _ = LOCK_TYPES
 
 _log = logging.getLogger("libpod.locks")
 
