@@ -163,8 +163,7 @@ class ExitWatcher:
         except (LibpodError, OSError) as error:
             log.error("cannot read the exit of container %s: %s", container_id, error)
             ended = None
-        if ended is None and monitor_ended:
-            log.error("the monitor of container %s died without an exit code", container_id)
+        if ended is None and monitor_ended:  # or somebody else has recorded it already
             ended = Exit(LOST, time.time())
         watched = self._take(container_id) if ended is not None else None
         if ended is None or watched is None:

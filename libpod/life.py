@@ -279,8 +279,6 @@ class Life:
                 launch.close()
         # It may have written the file and ended between our two looks.
         found = self.engine.exits.read(self.id)
-        if found is None:
-            log.error("the monitor of container %s died without an exit code", self.id)
         return found or Exit(LOST, time.time())
 
     def _sync_running(self) -> None:
@@ -304,6 +302,8 @@ class Life:
         return self._owned or not self.engine.owners.another_lives(self.id)
 
     def _note_exit(self, ended: Exit) -> None:
+        if ended.code == LOST:
+            log.error("the monitor of container %s died without an exit code", self.id)
         state = self.record.state
         state.status = ContainerStatus.STOPPED
         state.exit_code = ended.code
