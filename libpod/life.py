@@ -112,22 +112,23 @@ class Life:
     # --- the lock ------------------------------------------------------------------
 
     @contextmanager
-    def locked(self, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    def locked(self, timeout: float | None = None) -> Iterator[None]:
         """Holds the lock, with the record brought up to date."""
         with self.held(timeout):
             self.sync()
             yield
 
     @contextmanager
-    def held(self, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
-        """Holds the lock, with the record as it is.
+    def held(self, timeout: float | None = None) -> Iterator[None]:
+        """Holds the lock, with the record as it is; waits `timeout` seconds for it, None
+        for LOCK_TIMEOUT.
 
         A signal handler may raise at any moment, also just after the lock was
         taken: hence the unlocking whatever happened, held or not.
         """
         self.check_process()
         try:
-            self._take_lock(timeout)
+            self._take_lock(LOCK_TIMEOUT if timeout is None else timeout)
             yield
         finally:
             try:
@@ -653,7 +654,7 @@ class Life:
         if self._owned and not self.attended:
             self.engine.releaser.submit(self.settle)
 
-    def settle(self, timeout: float = LOCK_TIMEOUT) -> None:
+    def settle(self, timeout: float | None = None) -> None:
         """Clears up after an exit that nobody waits for."""
         with suppress(ContainerRemoved, RuntimeStopped):
             with self.locked(timeout):

@@ -8,6 +8,8 @@ import os
 from typing import Any
 
 CLONE_NEWNS = 0x20000
+MS_RDONLY = 1
+MS_REMOUNT = 32
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 
@@ -18,8 +20,14 @@ def enter() -> None:
     checked("mount", b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
 
 
-def mount_tmpfs(path: str) -> None:
-    checked("mount", b"tmpfs", path.encode(), b"tmpfs", ctypes.c_ulong(0), b"mode=1777")
+def mount_tmpfs(path: str, options: str = "mode=1777") -> None:
+    nothing = ctypes.c_ulong(0)
+    checked("mount", b"tmpfs", path.encode(), b"tmpfs", nothing, options.encode())
+
+
+def remount(path: str, read_only: bool) -> None:
+    flags = MS_REMOUNT | (MS_RDONLY if read_only else 0)
+    checked("mount", b"none", path.encode(), None, ctypes.c_ulong(flags), None)
 
 
 def unmount(path: str) -> None:

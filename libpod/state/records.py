@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from libpod.names import valid_name
+from libpod.state.errors import BadRecord
 from libpod.state.fields import (
     INT32,
     UINT32,
@@ -245,12 +246,17 @@ class ContainerConfig(Record):
     def spec(self) -> dict[str, Any]:
         """The OCI runtime spec, decoded at each call: the caller's own.
 
-        Raises ValueError.
+        Raises `BadRecord`.
         """
         wrapped = b'{"spec":' + self._spec_json + b"}"
         found = decode_object(wrapped)["spec"]
         if type(found) is not dict:
-            raise ValueError("spec is not a JSON object")
+            raise BadRecord(
+                f"container {self.id}: its spec is not a JSON object",
+                bucket=f"ctr/{self.id}",
+                key="config",
+                remedy="remove the container, or restore the database from a copy",
+            )
         return found
 
     @property

@@ -31,6 +31,10 @@ PURE = frozenset(
     """.split()
 )
 """Modules that only compute or read: an interrupt there is one of the line that calls them."""
+CO_GENERATOR = 0x20
+"""Of a code object's flags.  What is raised where a generator yields runs none of its
+`finally`; a signal never is."""
+
 LEFT_OUT = frozenset(("held", "locked", "_locked"))
 """Functions that let go of a container's lock."""
 
@@ -55,7 +59,8 @@ class Interrupter:
         return self.local if in_scope else None
 
     def local(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event in ("line", "return"):
+        yields = event == "return" and frame.f_code.co_flags & CO_GENERATOR
+        if event in ("line", "return") and not yields:
             name = os.path.relpath(frame.f_code.co_filename, LIBRARY)
             place = Place(name, frame.f_lineno, event, frame.f_code.co_name)
             if place not in self.places and place.function not in LEFT_OUT:

@@ -147,6 +147,7 @@ def test_a_thousand_containers(
             rt.create(box, ["true"], name=f"idle{number}")
 
     c = rt.create(box, ["sleep", "1000"], name="web")
+    c.attend()  # so that no other thread clears up while we count
     grow(1, FEW)
     measured(rt, c, counts, options)  # what is done once
     few = measured(rt, c, counts, options)

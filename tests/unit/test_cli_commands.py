@@ -334,7 +334,7 @@ def test_ps(three: FakeRuntime, cli: Cli) -> None:
         "NAMES"
     )
     assert re.fullmatch(
-        r"b{12}  {14}sleep 1000  About a minute ago  Up \d seconds ago  {14}web", line
+        r"b{12} {14}sleep 1000  About a minute ago  Up \d seconds ago {14}web", line
     )
     done = cli("ps", "--all")
     assert [line.split()[-1] for line in done.out] == ["NAMES", "web", "job", "new"]
