@@ -117,9 +117,11 @@ interop: need-test $(VENV)/.built ## the store and the real bbolt on one file, f
 		$(BIN)/pytest tests/interop --timeout 3600
 
 STRESS_SECONDS ?= 60
-stress: need-test $(VENV)/.built ## processes at random on one root, by each kind of locks; podman and we in turn
+stress: need-test $(VENV)/.built ## processes at random on one root, by each kind of locks; podman and we in turn; kills at every step
 	STRESS_SECONDS=$(STRESS_SECONDS) $(BIN)/pytest tests/integration/test_stress.py --timeout 3600
 	STATE_INTEROP_OPERATIONS=400 $(BIN)/pytest tests/interop/test_podman_containers.py --timeout 3600
+	LIBPOD_KILLS=all $(BIN)/pytest tests/integration/test_killed.py --oci-runtime crun
+	LIBPOD_KILLS=all $(BIN)/pytest tests/integration/test_killed.py --oci-runtime runc
 
 FUZZ_SECONDS ?= 3600
 FUZZ_FLAGS = -std=gnu11 -D_GNU_SOURCE -iquote csrc -g -O1 -UNDEBUG -pthread \

@@ -166,7 +166,8 @@ class Launch:
 
     def close(self) -> None:
         """Gives back what this process holds of it; whoever still waits for it is woken."""
-        self.engine.exits.forget(self.bundle.container_id)
+        if self._watched:  # else the watch is that of another object for the same container
+            self.engine.exits.forget(self.bundle.container_id)
         self.ended.set()
         init, self._init = self._init, None
         monitor, self._monitor = self._monitor, None
