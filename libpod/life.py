@@ -20,8 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from libpod import assemble
@@ -32,16 +31,15 @@ from libpod.errors import (
     ContainerRemoved,
     ContainerStateInvalid,
     InternalError,
-    LibpodError,
     LockGone,
     NoSuchContainer,
     OCIRuntimeFailed,
     RuntimeStopped,
     SystemCallError,
-    UsedAfterFork,
 )
 from libpod.exits import LOST, Exit
 from libpod.failpoint import reach
+from libpod.guard import Guard
 from libpod.launch import Launch
 from libpod.oci import Bundle
 from libpod.state.records import ContainerState, ContainerStatus
@@ -58,9 +56,6 @@ log = logging.getLogger("libpod.life")
 KILL_TIMEOUT = 10.0
 """Seconds in which a container must have ended after SIGKILL."""
 
-LOCK_TIMEOUT = 300.0
-"""Seconds to wait for a container's lock; a creation may hold it for 240."""
-
 AUTOREMOVE = "io.podman.annotations.autoremove"
 
 LIVE = frozenset(
@@ -74,14 +69,12 @@ LIVE = frozenset(
 """There is a first process, or was until a moment ago."""
 
 
-class Life:
+class Life(Guard):
     """A container's record, lock and launch, in this process.
 
     Attributes:
-        record: as it was read last.
         launch: its processes, where this process knows them.
         usage: what it had consumed at its end.
-        removed: whether it was removed, by this object.
         attended: whether somebody waits for the exit and then clears up.
         console_size: height and width of the terminal that it is made with.
     """
@@ -89,136 +82,13 @@ class Life:
     def __init__(
         self, engine: Engine, record: ContainerRecord, lock: ObjectLock | None = None
     ) -> None:
-        self.engine = engine
-        self.record = record
+        super().__init__(engine, record, lock)
         self.launch: Launch | None = None
         self.usage = Usage()
-        self.removed = False
         self.attended = False
         self.console_size: tuple[int, int] | None = None
-        self._lock = lock
         self._owned = False
         self._to_disclaim = False
-        self._pid = os.getpid()
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-    @property
-    def status(self) -> ContainerStatus:
-        return self.record.state.status
-
-    # --- the lock ------------------------------------------------------------------
-
-    @contextmanager
-    def locked(self, timeout: float | None = None) -> Iterator[None]:
-        """Holds the lock, with the record brought up to date."""
-        with self.held(timeout):
-            self.sync()
-            yield
-
-    @contextmanager
-    def held(self, timeout: float | None = None) -> Iterator[None]:
-        """Holds the lock, with the record as it is; waits `timeout` seconds for it, None
-        for LOCK_TIMEOUT.
-
-        A signal handler may raise at any moment, also just after the lock was
-        taken: hence the unlocking whatever happened, held or not.
-        """
-        self.check_process()
-        try:
-            self._take_lock(LOCK_TIMEOUT if timeout is None else timeout)
-            yield
-        finally:
-            try:
-                self._unlock()
-            except BaseException:  # interrupted here, too: nobody could take it again
-                self._unlock()
-                raise
-
-    def _unlock(self) -> None:
-        """Held or not."""
-        if self._lock is not None:
-            with suppress(InternalError, Closed, LockGone):
-                self._lock.unlock()
-
-    def check_process(self) -> None:
-        """Raises `UsedAfterFork`, `RuntimeStopped`, `ContainerRemoved`."""
-        if self._pid != os.getpid():
-            raise UsedAfterFork(
-                f"container {self.id} belongs to the parent process",
-                container_id=self.id,
-                remedy="open a runtime in the child",
-            )
-        if self.removed:
-            raise self._gone()
-        if self.engine.closed:
-            raise RuntimeStopped(
-                "runtime has already been stopped",
-                container_id=self.id,
-                remedy="open another runtime on the same directories",
-            )
-
-    def _take_lock(self, timeout: float) -> None:
-        """Takes it and reads the record; again where the lock has become another one."""
-        while True:
-            lock = self._lock or self._open_lock()
-            self._lock = lock
-            try:
-                lock.lock(timeout)
-            except Closed:
-                raise self._gone() from None
-            except LockGone:
-                self._replace_lock()
-                continue
-            self.update()
-            if self.engine.locks.kind == "flock" or lock.lock_id == self.record.config.lock_id:
-                return
-            lock.close()
-            self._lock = None
-
-    def _open_lock(self) -> ObjectLock:
-        if self.engine.locks.kind != "flock":
-            self.update()  # its lock ID may have been given to another object
-        return self.engine.locks.open(self.id, self.record.config.lock_id)
-
-    def _replace_lock(self) -> None:
-        """A lock goes after its container's record: where that is there, somebody has
-        cleared the directory under us."""
-        old, self._lock = self._lock, None
-        if old is not None:
-            old.close()
-        self.update()
-        log.warning("the lock of container %s was removed: made anew", self.id)
-        with suppress(LibpodError):  # another process was faster
-            self._lock = self.engine.locks.allocate_given(self.id, self.record.config.lock_id)
-
-    def update(self) -> None:
-        """Reads the record anew.  Raises `ContainerRemoved`."""
-        try:
-            self.engine.state.update_container(self.record)
-        except (NoSuchContainer, ContainerRemoved):
-            self._let_go()  # by another process, which could not
-            raise self._gone() from None
-
-    def peek(self) -> ContainerRecord:
-        """What is recorded now, as a record of its own: whoever holds the lock is at work
-        with `record`.  Takes no lock.  Raises `ContainerRemoved`."""
-        try:
-            read = self.engine.state.container(self.id)
-        except NoSuchContainer:
-            raise self._gone() from None
-        read.recall(self.record)
-        return read
-
-    def save(self, exit_code: int | None = None) -> None:
-        self.engine.state.save_container(self.record, exit_code)
-
-    def _gone(self) -> ContainerRemoved:
-        return ContainerRemoved(
-            f"container {self.id} has already been removed", container_id=self.id
-        )
 
     # --- what has happened meanwhile ---------------------------------------------------
 
@@ -541,6 +411,9 @@ class Life:
         state.mounted = False
         state.mount_point = ""
         return launched
+
+    def forget(self) -> None:
+        self._let_go()
 
     def _let_go(self, disclaim: bool = True) -> None:
         """This process has nothing to do with its processes any more."""

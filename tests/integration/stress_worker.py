@@ -26,7 +26,6 @@ from libpod import (
     Runtime,
     Spec,
     WaitTimeout,
-    life,
 )
 
 NAMES = [f"web{number}" for number in range(12)]
@@ -122,7 +121,7 @@ def say(*words: Any) -> None:
 def main() -> None:
     seed, seconds, options, rootfs = json.loads(sys.argv[1])
     faulthandler.dump_traceback_later(seconds + 90, exit=True)
-    life.LOCK_TIMEOUT = 60.0  # a deadlock is an error
+    guard.LOCK_TIMEOUT = 60.0  # a deadlock is an error
     print(json.dumps(["ready", "", True]), flush=True)
     sys.stdin.readline()
     box = Spec(rootfs=rootfs, stop_signal="KILL")

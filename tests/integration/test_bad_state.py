@@ -33,7 +33,6 @@ from libpod import (
     StorageConfig,
     SystemCallError,
     kv,
-    life,
     names,
 )
 from libpod.state import bolt
@@ -241,7 +240,7 @@ def test_a_lock_that_is_held_for_ever(
             )
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            monkeypatch.setattr(life, "LOCK_TIMEOUT", 0.3)
+            monkeypatch.setattr(guard, "LOCK_TIMEOUT", 0.3)
             for verb in (c.start, c.remove, c.init, c.cleanup):
                 with pytest.raises(LockTimeout, match=f"pid {holder.pid}") as caught:
                     verb()

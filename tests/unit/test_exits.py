@@ -112,9 +112,7 @@ def test_a_monitor_that_dies_after_its_last_word(
     assert told.is_silent()
 
 
-def test_a_monitor_that_dies_without_a_word(
-    watcher: ExitWatcher, monitor: _spawn.Process
-) -> None:
+def test_a_monitor_that_dies_without_a_word(watcher: ExitWatcher, monitor: _spawn.Process) -> None:
     told = Told()
     watcher.add("one", monitor, told)
     monitor.send_signal(signal.SIGKILL)
