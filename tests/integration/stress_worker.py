@@ -26,6 +26,7 @@ from libpod import (
     Runtime,
     Spec,
     WaitTimeout,
+    guard,
 )
 
 NAMES = [f"web{number}" for number in range(12)]

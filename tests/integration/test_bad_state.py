@@ -32,6 +32,7 @@ from libpod import (
     Status,
     StorageConfig,
     SystemCallError,
+    guard,
     kv,
     names,
 )
