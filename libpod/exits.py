@@ -30,6 +30,8 @@ class Exit(NamedTuple):
     """0 to 255, or `LOST`."""
     finished: float
     """Seconds since the epoch."""
+    told: bool = True
+    """Whether there was an exit file, be it garbage; else the monitor died without one."""
 
 
 class _Watched(NamedTuple):
@@ -164,7 +166,7 @@ class ExitWatcher:
             log.error("cannot read the exit of container %s: %s", container_id, error)
             ended = None
         if ended is None and monitor_ended:  # or somebody else has recorded it already
-            ended = Exit(LOST, time.time())
+            ended = Exit(LOST, time.time(), told=False)
         watched = self._take(container_id) if ended is not None else None
         if ended is None or watched is None:
             return

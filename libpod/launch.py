@@ -131,7 +131,10 @@ class Launch:
         if self._monitor is not None:
             self.engine.exits.add(self.bundle.container_id, self._monitor, ended)
         else:
-            ended(self.engine.exits.read(self.bundle.container_id) or Exit(LOST, time.time()))
+            ended(
+                self.engine.exits.read(self.bundle.container_id)
+                or Exit(LOST, time.time(), told=False)
+            )
 
     def is_awaited(self) -> bool:
         """Whether its exit is watched for and has not been seen: what lies in the place of

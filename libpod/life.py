@@ -149,7 +149,7 @@ class Life(Guard):
                 launch.close()
         # It may have written the file and ended between our two looks.
         found = self.engine.exits.read(self.id)
-        return found or Exit(LOST, time.time())
+        return found or Exit(LOST, time.time(), told=False)
 
     def _sync_running(self) -> None:
         """A start, pause or unpause that was not recorded, by a caller who was killed or by
@@ -172,7 +172,7 @@ class Life(Guard):
         return self._owned or not self.engine.owners.another_lives(self.id)
 
     def _note_exit(self, ended: Exit) -> None:
-        if ended.code == LOST:
+        if not ended.told:
             log.error("the monitor of container %s died without an exit code", self.id)
         state = self.record.state
         state.status = ContainerStatus.STOPPED

@@ -142,12 +142,13 @@ def oci_path(options: dict[str, str]) -> str:
 def rt(options: dict[str, str]) -> Iterator[Runtime]:
     with Runtime(**options) as runtime:
         yield runtime
-        if runtime.get_config() is not None:
-            remove_all(runtime)
+        remove_all(runtime)
 
 
 def remove_all(runtime: Runtime) -> None:
-    """What a test has no reason to remove itself."""
+    """What a test has no reason to remove itself; nothing where it has closed the runtime."""
+    if runtime.get_config() is None:
+        return
     for container in runtime.get_containers():
         with suppress(ContainerRemoved):
             if container.state.status is Status.PAUSED:

@@ -412,9 +412,10 @@ def test_an_exit_file_with_garbage(
     """conmon was killed while it wrote, or somebody else writes there."""
     with Runtime(**options) as rt:
         c = rt.start(box, SLEEP, detach=True)
-        monitor = c.record.state.conmon_pid
+        pid, monitor = c.state.pid, c.record.state.conmon_pid
+        assert pid > 1 and monitor > 1
         os.kill(monitor, 9)
-        os.kill(c.state.pid, 9)
+        os.kill(pid, 9)
         with open(f"{dirs.tmp}/exits/{c.id}", "wb") as file:
             file.write(garbage)
         deadline = time.monotonic() + 10
