@@ -146,6 +146,16 @@ def test_processes_that_are_not_ours() -> None:
             open_process(gone.pid)
 
 
+def await_command_line(pid: int) -> None:
+    """An exec lets the parent go on before the new program's arguments can be seen."""
+    deadline = time.monotonic() + 10
+    while True:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            if file.read():
+                return
+        assert time.monotonic() < deadline
+
+
 def test_a_monitor_must_be_what_its_pid_file_says(tmp_path: object) -> None:
     path = f"{tmp_path}/pid"
     for text in ("", "nonsense", "-1", "1", str(os.getpid())):
@@ -156,6 +166,7 @@ def test_a_monitor_must_be_what_its_pid_file_says(tmp_path: object) -> None:
     with spawn([SH, "-c", "sleep 100", "the-id"], {}) as process:
         with open(path, "w", encoding="ascii") as file:
             file.write(str(process.pid))
+        await_command_line(process.pid)
         found = open_monitor(path, "the-id")
         assert (found.pid, found.ended()) == (process.pid, False)
         with pytest.raises(ProcessLookupError, match="older"):
