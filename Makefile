@@ -23,7 +23,7 @@ test: need-test $(VENV)/.built c-test ## all tests, the integration tests with e
 	$(BIN)/pytest tests/interop tests/crash
 	@$(MAKE) --no-print-directory tsan
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=60
-	$(BIN)/pytest tests/integration --oci-runtime crun
+	$(BIN)/pytest tests/integration --oci-runtime crun -m "not any_runtime"
 	$(BIN)/pytest tests/integration
 
 unit: need-build $(VENV)/.built c-test ## the tests that take seconds and need no root

@@ -17,6 +17,8 @@ from conftest import Dirs, Said
 from libpod import Container, Runtime, Spec, Status, audit
 from libpod.audit import Leak
 
+pytestmark = pytest.mark.any_runtime
+
 OLD = time.time() - 100
 
 

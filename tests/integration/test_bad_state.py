@@ -40,6 +40,8 @@ from libpod.state import bolt
 from libpod.state.errors import BadRecord
 from libpod.storage.errors import StorageFull
 
+pytestmark = pytest.mark.any_runtime
+
 SLEEP = ["sleep", "1000"]
 NOBODY = 65534
 

@@ -19,6 +19,8 @@ import pytest
 
 from conftest import Dirs, Runtime
 
+pytestmark = pytest.mark.any_runtime
+
 PATIENCE = 60.0
 """Seconds that anything here may take."""
 

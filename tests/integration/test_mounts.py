@@ -13,6 +13,8 @@ import pytest
 from libpod.export import export
 from libpod.host import Host
 
+pytestmark = pytest.mark.any_runtime
+
 
 def test_tmpfs(tmp_path: Path) -> None:
     host = Host()

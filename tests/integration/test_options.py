@@ -29,6 +29,8 @@ from libpod import (
 from libpod.locks import FlockManager
 from libpod.state.bolt import BoltState
 
+pytestmark = pytest.mark.any_runtime
+
 SLEEP = ["sleep", "1000"]
 
 

@@ -20,6 +20,8 @@ import mountns
 from conftest import Dirs, Said
 from libpod import Container, ContainerRemoved, Runtime, Status
 
+pytestmark = pytest.mark.any_runtime
+
 PROCESSES = 16
 SECONDS = float(os.environ.get("STRESS_SECONDS", "8"))
 """For each kind; `make stress` takes a minute."""

@@ -18,6 +18,8 @@ from libpod import Container, Runtime, Spec
 from libpod.state.bolt import BoltState
 from libpod.state.records import ContainerConfig, ContainerState
 
+pytestmark = pytest.mark.any_runtime
+
 FEW = 10
 MANY = 1000
 SLACK = 2048
