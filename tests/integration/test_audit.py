@@ -99,7 +99,7 @@ def test_another_namespace_is_not_touched(rt: Runtime, options: dict[str, str], 
 
 
 def test_another_runtime_is_not_touched(
-    rt: Runtime, options: dict[str, str], box: Spec, dirs: Dirs, said: Said
+    rt: Runtime, options: dict[str, str], box: Spec, dirs: Dirs
 ) -> None:
     """Its cgroups and processes are beside ours, whatever state it is in."""
     theirs = {**options, "static_dir": f"{dirs.work}/static", "tmp_dir": f"{dirs.work}/tmp"}
@@ -115,13 +115,12 @@ def test_another_runtime_is_not_touched(
         assert "process" in {leak.kind for leak in other.sweep()}
         assert other.audit() == []
         container.kill_and_remove()
-    said.expect("died without an exit code")
 
 
 # --- each kind -----------------------------------------------------------------------------
 
 
-def test_container_without_a_record(rt: Runtime, box: Spec, said: Said) -> None:
+def test_container_without_a_record(rt: Runtime, box: Spec) -> None:
     container = rt.start(box, ["sleep", "1000"], detach=True, shm_private=False)
     forget(rt, container)
     told = swept(rt, "monitor", "process", "oci-state", "cgroup", "mount", "storage", "lock")
@@ -129,7 +128,6 @@ def test_container_without_a_record(rt: Runtime, box: Spec, said: Said) -> None:
     ages = {leak.kind: leak.age for leak in told}
     assert ages.pop("mount") is None
     assert all(age is not None and age < 60 for age in ages.values())
-    said.expect("died without an exit code")
 
 
 def test_creation_that_was_killed(
