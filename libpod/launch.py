@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from libpod import _spawn, attach
 from libpod.cgroup import Usage
-from libpod.errors import LibpodError, SystemCallError
+from libpod.errors import Closed, LibpodError, SystemCallError
 from libpod.exits import LOST, Exit
 from libpod.failpoint import reach
 from libpod.oci import Bundle, OCIRuntime
@@ -127,6 +127,8 @@ class Launch:
             self.ended.set()
             if exit is not None:
                 on_exit()
+            else:  # the runtime is closed: nobody can ask for anything here any more
+                self.close()
 
         if self._monitor is not None:
             self.engine.exits.add(self.bundle.container_id, self._monitor, ended)
@@ -209,7 +211,7 @@ class Launch:
             return False
         try:
             init.send_signal(number)
-        except ProcessLookupError:
+        except (ProcessLookupError, Closed):  # it has ended, or another thread let go of it
             return False
         return True
 

@@ -149,7 +149,8 @@ def remove_all(runtime: Runtime) -> None:
     """What a test has no reason to remove itself; nothing where it has closed the runtime."""
     if runtime.get_config() is None:
         return
-    for container in runtime.get_containers():
+    # Whoever depends on another one goes first.
+    for container in sorted(runtime.get_containers(), key=lambda c: -len(c.dependencies)):
         with suppress(ContainerRemoved):
             if container.state.status is Status.PAUSED:
                 container.unpause()

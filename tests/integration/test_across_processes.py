@@ -28,6 +28,8 @@ from libpod import (
     Status,
 )
 
+pytestmark = pytest.mark.any_runtime
+
 Python = Callable[..., "subprocess.Popen[str]"]
 
 SLEEP = ["sleep", "1000"]

@@ -26,6 +26,8 @@ import libpod
 from census import processes
 from conftest import Dirs, containers_of
 
+pytestmark = pytest.mark.any_runtime
+
 PATIENCE = 30.0
 """Seconds that anything here may take."""
 
