@@ -14,6 +14,7 @@ is locked.  In a forked child everything of the parent's raises `UsedAfterFork`.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from libpod import rundir
@@ -90,20 +91,14 @@ def recorded_kind(tmp_dir: str) -> str | None:
 def _record_kind(kind: str, tmp_dir: str) -> None:
     """Notes the kind in the directory, once and at once, or finds it there."""
     path = os.path.join(tmp_dir, _RECORD)
-    scratch = f"{path}.{os.urandom(8).hex()}"
     try:
         recorded = _read_kind(path)
         if recorded is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(scratch, flags, 0o600), "w", encoding="ascii") as file:
-                file.write(f"{kind}\n")
             try:
-                os.link(scratch, path)
+                _publish(f"{kind}\n", tmp_dir, path)
                 return
             except FileExistsError:  # another process was faster
                 recorded = _read_kind(path)
-            finally:
-                os.unlink(scratch)
     except OSError as error:
         raise SystemCallError(
             f"cannot record the kind of locks in {path}: {error.strerror}", error.errno or 0
@@ -114,6 +109,27 @@ def _record_kind(kind: str, tmp_dir: str) -> None:
             remedy=f"use lock_type {recorded!r}; or stop every container and remove {tmp_dir}, "
             "as a reboot does, and the locks are made anew",
         )
+
+
+def _publish(text: str, directory: str, path: str) -> None:
+    """Makes a file with all its text at once.  It has no name before, so that a kill
+    leaves nothing; where the file system cannot do that, it has another one."""
+    try:
+        fd = os.open(directory, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        scratch = None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+        scratch = f"{path}.{os.urandom(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(scratch, flags, 0o600)
+    try:
+        os.write(fd, text.encode())
+        os.link(scratch or f"/proc/self/fd/{fd}", path, follow_symlinks=True)
+    finally:
+        os.close(fd)
+        if scratch is not None:
+            os.unlink(scratch)
 
 
 def _read_kind(path: str) -> str | None:
