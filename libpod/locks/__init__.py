@@ -125,7 +125,8 @@ def _publish(text: str, directory: str, path: str) -> None:
         fd = os.open(scratch, flags, 0o600)
     try:
         os.write(fd, text.encode())
-        os.link(scratch or f"/proc/self/fd/{fd}", path, follow_symlinks=True)
+        # With a directory, which an absolute path does not need, links are followed.
+        os.link(scratch or f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
     finally:
         os.close(fd)
         if scratch is not None:
