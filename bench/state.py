@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the state costs: opening, looking up, listing, creating, saving.
 
-All of it on a root that is shared with podman, whose own commands over the same
-records are the peers; with 10 and with 1,000 created containers, to show what
-grows with their number.
+With 10 and with 1,000 created containers, to show what grows with their number.
+Lists are made of a root that is shared with podman, by both over the same records;
+the rest is done in private directories, and by podman in those of its own.
 """
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import libpod
 from bench.launch_ import make_rootfs, unmount_below
 from bench.rows import Row, median, row
 
@@ -44,11 +46,13 @@ lock_type = "file"
 
 
 class Root:
-    """One root, ours and podman's."""
+    """One root: ours, or also podman's."""
 
-    def __init__(self, directory: str, rootfs: str) -> None:
+    def __init__(self, directory: str, rootfs: str, share: str | None = None) -> None:
+        os.mkdir(directory)
         self.directory = directory
         self.rootfs = rootfs
+        self.share = share
         self.places = {"root": "root", "runroot": "run", "tmpdir": "tmp"}
 
     def open(self) -> Runtime:
@@ -58,7 +62,7 @@ class Root:
             graph_root=f"{self.directory}/root", run_root=f"{self.directory}/run"
         )
         return Runtime(
-            share="podman",
+            share=self.share,
             storage_config=storage,
             tmp_dir=f"{self.directory}/tmp",
             oci_runtime="runc",
@@ -122,12 +126,12 @@ def list_all(root: Root) -> tuple[float, float]:
     return median(ours), median(podmans)
 
 
-def create(root: Root) -> tuple[float, float, float]:
+def create(root: Root, other: Root) -> tuple[float, float, float]:
     """Ours and podman's wall time in turn, and the commits of one of ours."""
     from libpod import Spec
 
     job = Spec(rootfs=root.rootfs, command=["/bin/true"])
-    argv = root.podman("create", "--network", "none", "--rootfs", root.rootfs, "/bin/true")
+    argv = other.podman("create", "--network", "none", "--rootfs", root.rootfs, "/bin/true")
     ours, podmans = [], []
 
     def podman() -> None:
@@ -183,14 +187,17 @@ def measure(directory: str) -> list[Row]:
     with open(conf, "w", encoding="utf-8") as file:
         file.write(CONF)
     os.environ["CONTAINERS_CONF"] = conf
-    root = Root(directory, make_rootfs(directory))
-    root.fill(FEW)
-    few = {"open": open_and_look(root), "inspect": inspect(root)}
-    root.fill(MANY)
-    many = {"open": open_and_look(root), "inspect": inspect(root)}
-    saved, put = save(root)
-    listed, podman_listed = list_all(root)
-    created, podman_created, commits = create(root)
+    rootfs = make_rootfs(directory)
+    own = Root(f"{directory}/own", rootfs)
+    shared = Root(f"{directory}/shared", rootfs, share="podman")
+    own.fill(FEW)
+    few = {"open": open_and_look(own), "inspect": inspect(own)}
+    own.fill(MANY)
+    shared.fill(MANY)
+    many = {"open": open_and_look(own), "inspect": inspect(own)}
+    saved, put = save(own)
+    listed, podman_listed = list_all(shared)
+    created, podman_created, commits = create(own, shared)
     name = f"open a runtime, look up one of {MANY:,}, close"
     shown = f"inspect a created container, {MANY:,} in the state"
     return [
@@ -209,7 +216,9 @@ def measure(directory: str) -> list[Row]:
 
 
 def rows() -> list[Row]:
-    """In a mount namespace of its own: podman mounts its storage."""
+    """In a mount namespace of its own: podman mounts its storage.  The library is compiled
+    first, as it is where it was installed."""
+    compileall.compile_dir(os.path.dirname(libpod.__file__), quiet=1)
     argv = [sys.executable, "-m", "bench.state"]
     done = subprocess.run(["unshare", "-m", *argv], check=True, stdout=subprocess.PIPE)
     found: list[Row] = json.loads(done.stdout)
