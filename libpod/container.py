@@ -405,6 +405,7 @@ class Container(ContainerFacts):
     def listed(self, record: ContainerRecord) -> None:
         """Notes what was read just now, for `glance`."""
         self._listed = record
+        self._life.name = record.name
 
     def take_over(self) -> None:
         """Looks after it from now on, in place of a process that died."""

@@ -59,7 +59,7 @@ class ContainerFacts:
 
     @property
     def name(self) -> str:
-        return self.record.name
+        return self._life.name
 
     @property
     def namespace(self) -> str:

@@ -37,13 +37,15 @@ class Guard:
     """A container's record and lock, in this process; `Life` says what happens under it.
 
     Attributes:
-        record: as it was read last.
+        record: as it was read last under the lock.
+        name: as it was read last at all: another process may have renamed it.
         removed: whether it was removed, by this object.
     """
 
     def __init__(self, engine: Engine, record: ContainerRecord, lock: ObjectLock | None) -> None:
         self.engine = engine
         self.record = record
+        self.name = record.name
         self.removed = False
         self._lock = lock
         self._opening = threading.Lock()
@@ -157,6 +159,7 @@ class Guard:
         except (NoSuchContainer, ContainerRemoved):
             self.forget()  # by another process, which could not
             raise self._gone() from None
+        self.name = self.record.name
 
     def peek(self) -> ContainerRecord:
         """What is recorded now, as a record of its own: whoever holds the lock is at work
@@ -166,6 +169,7 @@ class Guard:
         except NoSuchContainer:
             raise self._gone() from None
         read.recall(self.record)
+        self.name = read.name
         return read
 
     def save(self, exit_code: int | None = None) -> None:

@@ -438,6 +438,7 @@ class Life(Guard):
         try:
             reach("rename.stored")
             self.engine.state.rename_container(self.record, name)
+            self.name = self.record.name
             reach("rename.recorded")
         except BaseException:
             self.engine.store.rename_container(self.id, before)

@@ -562,7 +562,7 @@ class Mixed:
 
     def create(self, name: str, by_podman: bool) -> None:
         self.made += 1
-        name = f"c{self.made}"
+        name = f"k{self.made}"
         if by_podman:
             self.podman.make("create", name, *SLEEP)
         else:
