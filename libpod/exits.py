@@ -52,8 +52,8 @@ class ExitWatcher:
         self._path = directory
         self._opened: _spawn.ExitDirectory | None = None
         self._lock = threading.Lock()
-        self._by_id: dict[str, int] = {}
         self._by_token: dict[int, _Watched] = {}
+        self._tokens: dict[str, list[int]] = {}
         self._next_token = 0
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -71,7 +71,11 @@ class ExitWatcher:
     def add(
         self, container_id: str, monitor: _spawn.Process, on_exit: Callable[[Exit | None], None]
     ) -> None:
-        """Calls `on_exit` when the container has ended, even if it has ended already."""
+        """Calls `on_exit` when the container has ended, even if it has ended already.
+
+        Several may watch one container, each by a monitor that it has opened: also the one
+        of an earlier life, which may linger after it wrote its exit file.
+        """
         directory = self._directory
         with self._lock:
             if self._closing:
@@ -79,7 +83,7 @@ class ExitWatcher:
             token = self._next_token
             self._next_token += 1
             self._by_token[token] = _Watched(container_id, monitor, on_exit)
-            self._by_id[container_id] = token
+            self._tokens.setdefault(container_id, []).append(token)
             # An interrupt may have come between its making and its start.
             if self._thread is None or self._thread.ident is None:
                 self._thread = threading.Thread(
@@ -89,13 +93,17 @@ class ExitWatcher:
         directory.watch(monitor, token)
         self._look(container_id)  # it may have ended before anybody watched
 
-    def forget(self, container_id: str) -> None:
-        """Watches it no more; its `on_exit` is not called."""
-        self._take(container_id)
+    def forget(self, container_id: str, monitor: _spawn.Process) -> None:
+        """Watches it by that monitor no more; the `on_exit` is not called."""
+        for token in self._tokens_of(container_id):
+            watched = self._by_token.get(token)
+            if watched is not None and watched.monitor is monitor:
+                self._take(token)
 
     def discard(self, container_id: str) -> None:
-        """Forgets a container and its exit file."""
-        self._take(container_id)
+        """Removes a container's exit file, once everybody who watches it knows."""
+        if container_id in self._tokens:
+            self._look(container_id)
         try:
             os.unlink(f"{self._path}/{container_id}")
         except FileNotFoundError:
@@ -135,12 +143,21 @@ class ExitWatcher:
         for watched in left.values():
             watched.on_exit(None)
 
-    def _take(self, container_id: str) -> _Watched | None:
-        """Removes a container from the watch; None where somebody else has."""
+    def _tokens_of(self, container_id: str) -> list[int]:
         with self._lock:
-            token = self._by_id.pop(container_id, None)
-            watched = None if token is None else self._by_token.pop(token, None)
-        if watched is not None and self._opened is not None:
+            return list(self._tokens.get(container_id, ()))
+
+    def _take(self, token: int) -> _Watched | None:
+        """Ends one watch; None where somebody else has."""
+        with self._lock:
+            watched = self._by_token.pop(token, None)
+            if watched is None:
+                return None
+            tokens = self._tokens[watched.container_id]
+            tokens.remove(token)
+            if not tokens:
+                del self._tokens[watched.container_id]
+        if self._opened is not None:
             self._opened.forget(watched.monitor)
         return watched
 
@@ -149,28 +166,40 @@ class ExitWatcher:
             names, tokens, rescan = directory.wait()
             if rescan:
                 with self._lock:
-                    names = list(self._by_id)
+                    names = list(self._tokens)
             for name in names:
-                if name in self._by_id:
+                if name in self._tokens:
                     self._look(name)
             for token in tokens:
-                watched = self._by_token.get(token)
-                if watched is not None:
-                    self._look(watched.container_id, monitor_ended=True)
+                self._look_after(token)
 
-    def _look(self, container_id: str, *, monitor_ended: bool = False) -> None:
+    def _look(self, container_id: str) -> None:
         """Tells the container's exit, if it is final."""
+        ended = self._try_read(container_id)
+        if ended is not None:
+            for token in self._tokens_of(container_id):
+                self._tell(token, ended)
+
+    def _look_after(self, token: int) -> None:
+        """Tells whoever watched by a monitor that has ended; others have their own."""
+        watched = self._by_token.get(token)
+        if watched is not None:
+            ended = self._try_read(watched.container_id)
+            # Without a file, unless somebody else has recorded it already.
+            self._tell(token, ended or Exit(LOST, time.time(), told=False))
+
+    def _try_read(self, container_id: str) -> Exit | None:
         try:
-            ended = self.read(container_id)
+            return self.read(container_id)
         except (LibpodError, OSError) as error:
             log.error("cannot read the exit of container %s: %s", container_id, error)
-            ended = None
-        if ended is None and monitor_ended:  # or somebody else has recorded it already
-            ended = Exit(LOST, time.time(), told=False)
-        watched = self._take(container_id) if ended is not None else None
-        if ended is None or watched is None:
+            return None
+
+    def _tell(self, token: int, ended: Exit) -> None:
+        watched = self._take(token)
+        if watched is None:
             return
         try:
             watched.on_exit(ended)
         except Exception:
-            log.exception("after the end of container %s", container_id)
+            log.exception("after the end of container %s", watched.container_id)

@@ -58,7 +58,6 @@ class Launch:
         self.exit: Exit | None = None
         self._command = ""
         self._created_here = False
-        self._watched = False
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
@@ -159,7 +158,7 @@ class Launch:
         """Ends and removes whatever a creation that was cut short has left: an interrupt
         may come at any moment, so this goes by what lies on disk and what runs."""
         bundle = self.bundle
-        self.engine.exits.forget(bundle.container_id)  # nobody asks how it ends
+        self._unwatch()  # nobody asks how it ends
         state_dir = self.oci.state_dir(bundle.container_id)
         if any(
             map(os.path.exists, (bundle.conmon_pid_file, state_dir))
@@ -171,14 +170,17 @@ class Launch:
 
     def close(self) -> None:
         """Gives back what this process holds of it; whoever still waits for it is woken."""
-        if self._watched:  # else the watch is that of another object for the same container
-            self.engine.exits.forget(self.bundle.container_id)
+        self._unwatch()
         self.ended.set()
         init, self._init = self._init, None
         monitor, self._monitor = self._monitor, None
         for process in (init, monitor):
             if process is not None:
                 process.close()
+
+    def _unwatch(self) -> None:
+        if self._watched and self._monitor is not None:
+            self.engine.exits.forget(self.bundle.container_id, self._monitor)
 
     def _open_init(self, pid: int) -> _spawn.Process | None:
         """The first process, opened and then checked: the number may be somebody else's

@@ -310,7 +310,9 @@ def test_end_that_nobody_has_seen(
     monkeypatch.setattr(audit, "GRACE", 0.5)
     with Runtime(**options) as rt:
         container = rt.start(box, ["sleep", "1000"], remove=True)
-        rt.engine.exits.forget(container.id)
+        launch = container._life.launch
+        assert launch is not None
+        launch._unwatch()
         rt.engine.owners.disclaim(container.id)
         container._life._owned = False
         container.send_signal(9)

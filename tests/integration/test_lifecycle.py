@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -220,6 +221,19 @@ def test_many_wait_for_one(rt: Runtime, box: Spec) -> None:
     for thread in threads:
         thread.join(20)
     assert codes == [9] * 5
+
+
+def test_several_objects_of_one_container_each_see_its_lives(rt: Runtime, box: Spec) -> None:
+    c = rt.create(box, ["sleep", "1000"])
+    for life in range(3):
+        c.start()
+        others = [rt.lookup_container(c.id) for _ in range(4)]
+        with ThreadPoolExecutor(5) as pool:
+            codes = [pool.submit(other.wait, 20) for other in (c, *others)]
+            others[life].stop(grace=0)
+            assert [code.result() for code in codes] == [137] * 5
+        assert {o.state.status for o in others} == {Status.EXITED}
+    c.remove()
 
 
 def test_an_exit_that_nobody_waits_for_is_cleared_up(rt: Runtime, box: Spec) -> None:

@@ -220,18 +220,75 @@ def test_a_listener_that_fails_does_not_end_the_watch(
     assert "a listener's own mistake" in caplog.text
 
 
-def test_what_is_discarded_is_not_told(
+def test_what_is_forgotten_is_not_told(
     exits: str, watcher: ExitWatcher, monitor: _spawn.Process
 ) -> None:
     told = Told()
     watcher.add("one", monitor, told)
-    watcher.discard("one")
+    watcher.forget("one", monitor)
     put(exits, "one", "1")
     monitor.send_signal(signal.SIGKILL)
     assert told.is_silent()
+    watcher.forget("one", monitor)
     watcher.discard("one")  # its file, then nothing: no error
     watcher.discard("one")
     assert os.listdir(exits) == []
+
+
+def test_what_is_discarded_has_been_told(
+    exits: str, watcher: ExitWatcher, monitor: _spawn.Process
+) -> None:
+    """Though the thread that watches has had no time to look."""
+    for number in range(50):
+        told = Told()
+        watcher.add("one", monitor, told)
+        put(exits, "one", str(number))
+        watcher.discard("one")
+        exit = told.get()
+        assert exit is not None and exit.code == number
+    watcher.add("one", monitor, told)
+    watcher.discard("one")  # nothing to tell as yet
+    assert told.is_silent()
+    put(exits, "one", "50")
+    exit = told.get()
+    assert exit is not None and exit.code == 50
+
+
+def test_several_watch_one_container(
+    exits: str, watcher: ExitWatcher, monitor: _spawn.Process
+) -> None:
+    told = [Told() for _ in range(3)]
+    others = [_spawn.open_process(monitor.pid) for _ in told[1:]]
+    for process, ear in zip([monitor, *others], told, strict=True):
+        watcher.add("one", process, ear)
+    watcher.forget("one", others[0])
+    put(exits, "one", "9")
+    for ear in (told[0], told[2]):
+        exit = ear.get()
+        assert exit is not None and exit.code == 9
+    assert told[1].is_silent()
+    for process in others:
+        process.close()
+
+
+def test_the_monitor_of_an_earlier_life_lingers(
+    exits: str, watcher: ExitWatcher, monitor: _spawn.Process
+) -> None:
+    """It ends when its container has been started anew, and somebody else has recorded
+    the first end: that says nothing of the second life."""
+    earlier, later = Told(), Told()
+    watcher.add("one", monitor, earlier)
+    with _spawn.spawn(["/bin/sleep", "1000"], {}) as second:
+        watcher.add("one", second, later)
+        monitor.send_signal(signal.SIGKILL)
+        exit = earlier.get()
+        assert exit is not None and exit.code == LOST
+        assert later.is_silent()
+        put(exits, "one", "6")
+        exit = later.get()
+        assert exit is not None and exit.code == 6
+        second.send_signal(signal.SIGKILL)
+        second.wait()
 
 
 def test_a_file_that_cannot_be_discarded_is_logged(
