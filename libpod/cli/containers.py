@@ -7,11 +7,12 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from libpod.cli import FAILED, say_error, targets
 from libpod.cli.flags import Parser, integer, open_runtime, separated
 from libpod.cli.targets import Failure, Target
+from libpod.cli.verbs import Verb, Verbs
 from libpod.cli.view import ENDED, View
 from libpod.errors import (
     ContainerRemoved,
@@ -38,25 +39,6 @@ IN_THE_WAY = 2
 
 FOR_EVER = 1e9
 """Seconds."""
-
-
-class _Verb(NamedTuple):
-    usage: str
-    add_flags: Callable[[Parser, argparse._ArgumentGroup], None]
-    execute: Callable[[argparse.Namespace], int]
-
-
-def parser(verb: str, about: str) -> Parser:
-    name = verb.split()[-1]
-    row = _VERBS[name]
-    parser = Parser(f"libpod {verb}", row.usage, about)
-    parser.set_defaults(verb=name)
-    row.add_flags(parser, parser.add_argument_group("Options"))
-    return parser
-
-
-def execute(args: argparse.Namespace) -> int:
-    return _VERBS[args.verb].execute(args)
 
 
 def _among(*statuses: ContainerStatus) -> Callable[[View], bool]:
@@ -399,14 +381,18 @@ def _in_store(runtime: Runtime, word: str) -> bool:
 
 _SEVERAL = "[options] CONTAINER [CONTAINER...]"
 
-_VERBS = {
-    "exists": _Verb("[options] CONTAINER", _exists_flags, _exists),
-    "kill": _Verb(_SEVERAL, _kill_flags, _kill),
-    "pause": _Verb(_SEVERAL, _pause_flags, _pause),
-    "rename": _Verb("CONTAINER NAME", _no_flags, _rename),
-    "restart": _Verb(_SEVERAL, _restart_flags, _restart),
-    "rm": _Verb(_SEVERAL, _rm_flags, _rm),
-    "stop": _Verb(_SEVERAL, _stop_flags, _stop),
-    "unpause": _Verb(_SEVERAL, _pause_flags, _unpause),
-    "wait": _Verb(_SEVERAL, _wait_flags, _wait),
-}
+_VERBS = Verbs(
+    {
+        "exists": Verb("[options] CONTAINER", _exists_flags, _exists),
+        "kill": Verb(_SEVERAL, _kill_flags, _kill),
+        "pause": Verb(_SEVERAL, _pause_flags, _pause),
+        "rename": Verb("CONTAINER NAME", _no_flags, _rename),
+        "restart": Verb(_SEVERAL, _restart_flags, _restart),
+        "rm": Verb(_SEVERAL, _rm_flags, _rm),
+        "stop": Verb(_SEVERAL, _stop_flags, _stop),
+        "unpause": Verb(_SEVERAL, _pause_flags, _unpause),
+        "wait": Verb(_SEVERAL, _wait_flags, _wait),
+    }
+)
+parser = _VERBS.parser
+execute = _VERBS.execute

@@ -6,35 +6,15 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-from collections.abc import Callable
-from typing import NamedTuple
 
 from libpod.cli import FAILED, output, say_error, targets
 from libpod.cli.flags import Parser, open_runtime
+from libpod.cli.verbs import Verb, Verbs
 from libpod.cli.view import View
 from libpod.errors import InvalidArgument, LibpodError, SystemCallError
 
 SHORT = 12
 STDOUT_FD = 1
-
-
-class _Verb(NamedTuple):
-    usage: str
-    add_flags: Callable[[Parser, argparse._ArgumentGroup], None]
-    execute: Callable[[argparse.Namespace], int]
-
-
-def parser(verb: str, about: str) -> Parser:
-    name = verb.split()[-1]
-    row = _VERBS[name]
-    parser = Parser(f"libpod {verb}", row.usage, about)
-    parser.set_defaults(verb=name)
-    row.add_flags(parser, parser.add_argument_group("Options"))
-    return parser
-
-
-def execute(args: argparse.Namespace) -> int:
-    return _VERBS[args.verb].execute(args)
 
 
 # --- mount ------------------------------------------------------------------------
@@ -139,8 +119,12 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-_VERBS = {
-    "export": _Verb("[options] CONTAINER", _export_flags, _export),
-    "mount": _Verb("[options] [CONTAINER...]", _mount_flags, _mount),
-    "unmount": _Verb("[options] CONTAINER [CONTAINER...]", _unmount_flags, _unmount),
-}
+_VERBS = Verbs(
+    {
+        "export": Verb("[options] CONTAINER", _export_flags, _export),
+        "mount": Verb("[options] [CONTAINER...]", _mount_flags, _mount),
+        "unmount": Verb("[options] CONTAINER [CONTAINER...]", _unmount_flags, _unmount),
+    }
+)
+parser = _VERBS.parser
+execute = _VERBS.execute
