@@ -114,10 +114,17 @@ class SharedPodman(Podman):
             **options,
         )
 
-    def make(self, verb: str, name: str, *command: str, options: Sequence[str] = ()) -> str:
+    def make(
+        self,
+        verb: str,
+        name: str,
+        *command: str,
+        options: Sequence[str] = (),
+        fails: bool = False,
+    ) -> str:
         """`podman create` or `podman run -d` of what is like a job of `box`; its ID."""
         wanted = [*verb.split(), "--name", name, "--network=none", "--stop-signal=KILL", *options]
-        return self(*wanted, "--rootfs", self.rootfs, *command)
+        return self(*wanted, "--rootfs", self.rootfs, *command, fails=fails)
 
     def inspect(self, *names: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self("container", "inspect", *names))

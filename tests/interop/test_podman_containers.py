@@ -27,6 +27,7 @@ from libpod import (
     Runtime,
     SharingRefused,
     Status,
+    audit,
     kv,
 )
 from tests.interop.oracle import Oracle
@@ -308,6 +309,64 @@ def test_one_that_podman_has_only_initialised(podman: SharedPodman, rt: Runtime)
     podman("start", "ours")
     assert ours.wait(20) == 7
     assert podman("logs", "ours") == podman("logs", "theirs") == "done"
+
+
+# --- what nobody owns -------------------------------------------------------------------------
+
+
+@both_locks
+@pytest.mark.parametrize("age", [audit.SHARED_AGE, 0.0])
+def test_podmans_things_are_nobody_elses(
+    podman: SharedPodman, rt: Runtime, monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    """However old they are: containers of both in every state, a volume with its lock, a
+    container that podman knows of in its storage alone."""
+    monkeypatch.setattr(audit, "SHARED_AGE", age)
+    podman("volume", "create", "vol")
+    podman.make("create", "created", *EXITED, options=["--volume", "vol:/tmp"])
+    podman.make("run --detach", "running", *SLEEP)
+    podman.make("run --detach", "paused", *SLEEP)
+    podman("pause", "paused")
+    podman.make("run", "exited", *EXITED, fails=True)
+    podman.make("create", "initialized", *EXITED)
+    podman("init", "initialized")
+    rt.start(podman.box, SLEEP, name="ours")
+    rt.start(podman.box, SLEEP, name="detached", detach=True)
+    settle_exit(rt, "exited")
+    before = {name: row["State"] for name, row in podman.ps().items()}
+    assert len(before) == 7
+    assert rt.audit() == []
+    assert rt.sweep() == []
+    assert {name: row["State"] for name, row in podman.ps().items()} == before
+    assert podman("volume", "ls", "--quiet") == "vol"
+    podman("unpause", "paused")
+    for name in ("created", "initialized"):  # the latter, removed as it is, leaves an exit file
+        podman("start", "--attach", name, fails=True)
+        assert podman.ps()[name]["ExitCode"] == 7
+    podman("rm", "--all", "--force", "--time", "0")
+    podman("volume", "rm", "vol")
+    assert rt.audit() == []
+
+
+@both_locks
+def test_what_is_left_beside_podman_is_told_of_when_it_is_old(
+    podman: SharedPodman, rt: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A creation by podman that was cut short looks so: storage without a record."""
+    lost = podman.make("create", "lost", *EXITED)
+    podman.make("create", "kept", *EXITED)
+    rt.state.remove_container(rt.state.container(lost))
+    assert "lost" in podman("ps", "--all", "--external", "--format", "{{.Names}}")
+    assert rt.audit() == [] == rt.sweep()
+    monkeypatch.setattr(audit, "SHARED_AGE", 0.0)
+    found = rt.audit()
+    assert {leak.container_id for leak in found} == {lost}
+    assert "storage" in {leak.kind for leak in found}
+    assert [leak.what for leak in rt.sweep()] == [leak.what for leak in found]
+    assert rt.audit() == []
+    assert podman("ps", "--all", "--external", "--format", "{{.Names}}") == "kept"
+    podman("start", "--attach", "kept", fails=True)
+    assert podman.ps()["kept"]["ExitCode"] == 7
 
 
 # --- their ends -------------------------------------------------------------------------------
