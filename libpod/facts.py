@@ -152,13 +152,15 @@ class ContainerFacts:
         if self._stored is None:  # its layer stays the same
             with suppress(NoSuchStorageContainer):
                 self._stored = engine.store.container(self.id)
-        return inspect.container_data(
+        data = inspect.container_data(
             record,
             paths=engine.paths,
             oci_path=engine.oci.path,
             storage=self._stored,
             size=inspect.Size(tree_size(record.config.rootfs)) if size else None,
         )
+        self.record.recall(record)  # what was decoded serves the next time
+        return data
 
     def namespace_path(self, kind: str) -> str:
         """The file of one of its namespaces: "cgroup", "ipc", "mnt", "net", "pid", "user"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any, NamedTuple, Protocol
 
 from libpod.inspect import mounts, network
@@ -117,7 +117,7 @@ def _container_data(
         "Created": ContainerConfig.created.written(config),
         "Path": args[0] if args else "",
         # The original repeats a command that stands alone.
-        "Args": args[1:] or args,
+        "Args": args[1:] or args[:],
         "State": _state(seen),
         "Image": config.rootfs_image_id,
         "ImageDigest": image_digest,
@@ -142,8 +142,8 @@ def _container_data(
         "MountLabel": config.mount_label,
         "ProcessLabel": config.process_label,
         "AppArmorProfile": process.get("apparmorProfile", ""),
-        "EffectiveCaps": capabilities.get("effective"),
-        "BoundingCaps": capabilities.get("bounding"),
+        "EffectiveCaps": copy(capabilities.get("effective")),
+        "BoundingCaps": copy(capabilities.get("bounding")),
         "ExecIDs": list(state.exec_sessions),
         "GraphDriver": graph_driver,
     }
@@ -264,7 +264,7 @@ def _config(seen: Seen) -> dict[str, Any]:
         "Tty": process.get("terminal", False),
         "OpenStdin": config.stdin,
         "StdinOnce": False,
-        "Env": process.get("env"),
+        "Env": copy(process.get("env")),
         "Cmd": list(config.command) or None,
         "Image": config.rootfs_image_name,
         "Volumes": None,
