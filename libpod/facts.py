@@ -16,6 +16,7 @@ from libpod.storage.errors import NoSuchStorageContainer
 
 if TYPE_CHECKING:
     from libpod.engine import Engine
+    from libpod.inspect.memo import Memo
     from libpod.locks import ObjectLock
     from libpod.state.handles import ContainerRecord
     from libpod.storage import StorageContainer
@@ -46,6 +47,7 @@ class ContainerFacts:
         self._batched = False
         self._listed: ContainerRecord | None = None
         self._stored: StorageContainer | None = None
+        self._shown: Memo | None = None
 
     @property
     def record(self) -> ContainerRecord:
@@ -152,15 +154,21 @@ class ContainerFacts:
         if self._stored is None:  # its layer stays the same
             with suppress(NoSuchStorageContainer):
                 self._stored = engine.store.container(self.id)
-        data = inspect.container_data(
-            record,
-            paths=engine.paths,
-            oci_path=engine.oci.path,
-            storage=self._stored,
-            size=inspect.Size(tree_size(record.config.rootfs)) if size else None,
-        )
-        self.record.recall(record)  # what was decoded serves the next time
-        return data
+
+        def data() -> dict[str, Any]:
+            return inspect.container_data(
+                record,
+                paths=engine.paths,
+                oci_path=engine.oci.path,
+                storage=self._stored,
+                size=inspect.Size(tree_size(record.config.rootfs)) if size else None,
+            )
+
+        if self._shown is None:
+            self._shown = inspect.Memo()
+        shown = data() if size else self._shown.ask(record, data)
+        self.record.recall(record)  # what was decoded serves the next time, too
+        return shown
 
     def namespace_path(self, kind: str) -> str:
         """The file of one of its namespaces: "cgroup", "ipc", "mnt", "net", "pid", "user"

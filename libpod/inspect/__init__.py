@@ -17,11 +17,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
 from libpod.inspect import mounts, network
 from libpod.inspect.host import host_config
+from libpod.inspect.memo import Memo
 from libpod.inspect.seen import Seen, current_spec, take_apart
 from libpod.spec import DEFAULT_CAPABILITIES
 from libpod.state.errors import BadRecord
@@ -30,7 +31,7 @@ from libpod.state.handles import ContainerRecord
 from libpod.state.paths import RuntimePaths
 from libpod.state.records import ContainerConfig, ContainerState, ContainerStatus
 
-__all__ = ["Size", "StorageContainer", "container_data", "current_spec"]
+__all__ = ["Memo", "Size", "StorageContainer", "container_data", "current_spec"]
 
 log = logging.getLogger("libpod.inspect")
 
@@ -117,7 +118,7 @@ def _container_data(
         "Created": ContainerConfig.created.written(config),
         "Path": args[0] if args else "",
         # The original repeats a command that stands alone.
-        "Args": args[1:] or args[:],
+        "Args": args[1:] or args,
         "State": _state(seen),
         "Image": config.rootfs_image_id,
         "ImageDigest": image_digest,
@@ -142,8 +143,8 @@ def _container_data(
         "MountLabel": config.mount_label,
         "ProcessLabel": config.process_label,
         "AppArmorProfile": process.get("apparmorProfile", ""),
-        "EffectiveCaps": copy(capabilities.get("effective")),
-        "BoundingCaps": copy(capabilities.get("bounding")),
+        "EffectiveCaps": capabilities.get("effective"),
+        "BoundingCaps": capabilities.get("bounding"),
         "ExecIDs": list(state.exec_sessions),
         "GraphDriver": graph_driver,
     }
@@ -264,7 +265,7 @@ def _config(seen: Seen) -> dict[str, Any]:
         "Tty": process.get("terminal", False),
         "OpenStdin": config.stdin,
         "StdinOnce": False,
-        "Env": copy(process.get("env")),
+        "Env": process.get("env"),
         "Cmd": list(config.command) or None,
         "Image": config.rootfs_image_name,
         "Volumes": None,

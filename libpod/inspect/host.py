@@ -159,7 +159,7 @@ def _resources(seen: Seen, cgroup_parent: str) -> dict[str, Any]:
         "CpuPercent": 0,
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
-        "CgroupConf": dict(found.get("unified") or ()) or None,
+        "CgroupConf": found.get("unified") or None,
     }
 
 

@@ -53,9 +53,9 @@ def take_apart(record: ContainerRecord) -> Seen:
     )
 
 
-def current_spec(record: ContainerRecord) -> Mapping[str, Any]:
+def current_spec(record: ContainerRecord) -> dict[str, Any]:
     """The spec that the container's OCI runtime was last given, else that of its
-    record; without what is not shown, and not to be changed.
+    record; without what is not shown.
 
     Raises `BadRecord`, ValueError.
     """
@@ -69,14 +69,9 @@ def current_spec(record: ContainerRecord) -> Mapping[str, Any]:
         except (OSError, ValueError) as error:
             log.warning("the record's spec is shown instead of %s: %s", path, error)
     config = record.config
-    spec: Mapping[str, Any] | None = config.derived.get(_SHOWN_SPEC)
-    if spec is None:
-        unwanted = _NOT_SHOWN if config.user_volumes else _PLAIN
-        spec = config.derived[_SHOWN_SPEC] = _decode_spec(config.spec_json, unwanted)
-    return spec
+    return _decode_spec(config.spec_json, _NOT_SHOWN if config.user_volumes else _PLAIN)
 
 
-_SHOWN_SPEC = "the spec without what inspect does not show"
 _NOT_SHOWN = (b'"seccomp":{', b'"maskedPaths":[', b'"readonlyPaths":[')
 _PLAIN = (*_NOT_SHOWN, b'"mounts":[')
 """Of a container without mounts of its own."""

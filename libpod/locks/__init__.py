@@ -8,8 +8,8 @@ programs that lock by different means do not exclude each other.
 
 A lock belongs to the thread that took it and is not re-entrant; threads and
 processes exclude each other, also where they have an object of their own for the
-same ID.  A lock that nobody holds costs no descriptor: a file is opened when it
-is locked.  In a forked child everything of the parent's raises `UsedAfterFork`.
+same ID.  A file is opened when it is locked; a few stay open after, for the next
+time.  In a forked child everything of the parent's raises `UsedAfterFork`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable
 
 from libpod import rundir
@@ -11,6 +12,7 @@ from libpod.errors import (
     Closed,
     InternalError,
     InvalidArgument,
+    LockGone,
     LockTaken,
     SystemCallError,
 )
@@ -23,10 +25,52 @@ FLOCK, _, FILE = LOCK_TYPES
 _MAX_LOCK_ID = (1 << 32) - 1
 
 
-class _PathManager(Manager):
-    """Locks that are files of a directory."""
+_KEPT_OPEN = 8
+"""Files of the locks that were released last: opening one takes longer than locking it."""
 
-    __slots__ = ()
+
+class _PathManager(Manager):
+    """Locks that are files of a directory.
+
+    A released file may stay open for the next one who locks it.  He has it to himself;
+    and where it was removed or replaced meanwhile, which shows when it is locked, he
+    opens what is there now.
+    """
+
+    __slots__ = ("_changing", "_idle")
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self._idle: dict[str, LockFile | RecordLock] = {}
+        self._changing = threading.Lock()
+
+    def close(self) -> None:
+        super().close()
+        self._trim(0)
+
+    def kept(self, path: str) -> LockFile | RecordLock | None:
+        """An open file, now the caller's."""
+        with self._changing:
+            return self._idle.pop(path, None)
+
+    def keep(self, path: str, file: LockFile | RecordLock) -> None:
+        """Takes over an open file that is not locked."""
+        with self._changing:
+            other = self._idle.get(path)
+            self._idle[path] = file
+        if other is not None:
+            other.close()
+        if self._closed or len(self._idle) > _KEPT_OPEN:
+            self._trim(0 if self._closed else _KEPT_OPEN)
+
+    def _trim(self, most: int) -> None:
+        """Closes those that have been idle for longest."""
+        while len(self._idle) > most:
+            with self._changing:
+                path = next(iter(self._idle), None)
+                file = None if path is None else self._idle.pop(path)
+            if file is not None:
+                file.close()
 
     def _path(self, name: str | int) -> str:
         return os.path.join(self.where, str(name))
@@ -55,12 +99,26 @@ class _PathManager(Manager):
 class PathLock(Lock):
     """The lock of an object that is a file; what is taken is the open file."""
 
-    __slots__ = ()
+    __slots__ = ("_ended",)
 
     _manager: _PathManager
 
+    def __init__(self, manager: Manager, object_id: str, lock_id: int, name: str) -> None:
+        super().__init__(manager, object_id, lock_id, name)
+        self._ended = False
+
     def _take(self, key: tuple[str, int], timeout: float | None) -> None:
-        file = self._manager.opened(self.name)
+        kept = self._manager.kept(self.name)
+        if kept is not None:
+            try:
+                return self._take_file(kept, key, timeout)
+            except LockGone:
+                pass
+        self._take_file(self._manager.opened(self.name), key, timeout)
+
+    def _take_file(
+        self, file: LockFile | RecordLock, key: tuple[str, int], timeout: float | None
+    ) -> None:
         # A signal handler may raise at any moment: then the lock is free, or in `taken`.
         try:
             file.lock(timeout)
@@ -71,17 +129,24 @@ class PathLock(Lock):
 
     def _holds(self, file: LockFile | RecordLock) -> bool:
         try:
-            return file.try_lock()
+            if file.try_lock():
+                file.unlock()
         except InternalError:
             return True
-        except Closed:
+        except (Closed, LockGone):
             return False
+        return False
 
     def _release(self, file: LockFile | RecordLock) -> None:
-        file.close()
+        if self._ended:
+            file.close()
+            return
+        file.unlock()
+        self._manager.keep(self.name, file)
 
     def _free(self, file: LockFile | RecordLock) -> None:
         file.remove()
+        self._ended = True
 
 
 def _failed(doing: str, path: str, error: OSError) -> SystemCallError:

@@ -216,7 +216,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return _TIME.fullmatch(value) is not None
+    return value == ZERO_TIME or _TIME.fullmatch(value) is not None
 
 
 INT32 = _in_range(-(1 << 31), (1 << 31) - 1)
@@ -266,10 +266,11 @@ def moment(name: str) -> TimeField:
 class Record:
     """A JSON object with typed members; see the module.
 
-    `values` is the object itself, by JSON names, and belongs to this package.
+    `values` is the object itself, by JSON names, and belongs to this package; `origin`
+    the text that it was read from, if any, whose unknown members it has.
     """
 
-    __slots__ = ("values",)
+    __slots__ = ("origin", "values")
 
     frozen: ClassVar[bool] = False
     fields: ClassVar[dict[str, Field[Any]]]
@@ -286,12 +287,14 @@ class Record:
         cls._forms = {name: (f.kind, f.check) for name, f in cls.fields.items()}
 
     def __init__(self, **members: Any) -> None:
+        self.origin: bytes | None = None
         self.values = {}
         self._put(members)
 
     def but(self, **members: Any) -> Self:
         """A copy in which these members differ; what is inside the others is shared."""
         copy = object.__new__(type(self))
+        copy.origin = self.origin
         copy.values = dict(self.values)
         copy._put(members)
         return copy
@@ -307,6 +310,7 @@ class Record:
     def decode(cls, raw: bytes) -> Self:
         """Raises ValueError where it is no such object."""
         record = object.__new__(cls)
+        record.origin = raw
         record.values = decode_object(raw)
         record.check()
         return record
@@ -334,9 +338,12 @@ class Record:
                 written[name] = value
             elif field.always:
                 written[name] = field.nothing
-        before = type(self).decode(stored).values if stored else {}
-        for values in (before, self.values):
-            written.update((n, v) for n, v in values.items() if n not in self.fields)
+        sources = [self.values]
+        if stored and stored != self.origin:
+            sources.insert(0, type(self).decode(stored).values)
+        for values in sources:
+            if not values.keys() <= self.fields.keys():
+                written.update((n, v) for n, v in values.items() if n not in self.fields)
         return encode_json(written)
 
     def __eq__(self, other: object) -> bool:

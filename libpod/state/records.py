@@ -120,13 +120,9 @@ def _no_id_maps() -> dict[str, Any]:
 
 
 class ContainerConfig(Record):
-    """What a container is.  It does not change; `but` derives another one.
+    """What a container is.  It does not change; `but` derives another one."""
 
-    Attributes:
-        derived: what readers have worked out of it and keep with it, by their own names.
-    """
-
-    __slots__ = ("_spec_json", "derived")
+    __slots__ = ("_spec_json",)
 
     frozen = True
 
@@ -245,7 +241,6 @@ class ContainerConfig(Record):
         }
         super().__init__(**{**defaults, **members})
         self._spec_json = encode_json(dict(spec))
-        self.derived: dict[str, Any] = {}
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -291,7 +286,7 @@ class ContainerConfig(Record):
         it were in a nested object, what follows would not be an object.
         """
         config = object.__new__(cls)
-        config.derived = {}
+        config.origin = None  # the part that is decoded is not all of it
         end = raw.find(b',"id":"')
         if raw.startswith(_SPEC_FIRST) and _ID_AND_NAME.match(raw, end):
             try:
@@ -313,7 +308,6 @@ class ContainerConfig(Record):
     def but(self, **members: Any) -> ContainerConfig:
         copy = super().but(**members)
         copy._spec_json = self._spec_json
-        copy.derived = {}
         return copy
 
 

@@ -516,13 +516,58 @@ def test_a_lock_file_without_its_object_is_gone(room: str) -> None:
         assert in_thread(lambda: (again.lock(0), again.unlock())) == (None, None)
 
 
-def test_no_descriptor_for_a_lock_that_nobody_holds(manager: LockManager) -> None:
+def test_few_descriptors_for_locks_that_nobody_holds(manager: LockManager) -> None:
     before = len(os.listdir("/proc/self/fd"))
     known = [manager.allocate(f"{number:064}")[1] for number in range(20)]
-    for lock in known:
+    for lock in known * 2:
         with lock.held():
             pass
-    assert len(os.listdir("/proc/self/fd")) == before
+    most = 0 if manager.kind == "shm" else 8
+    assert len(os.listdir("/proc/self/fd")) == before + most
+    manager.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("kind", ["flock", "file"])
+def test_a_file_that_stayed_open_is_not_that_of_another_life(kind: str, room: str) -> None:
+    manager, other = opened(kind, room), opened(kind, room)
+    lock_id, lock = manager.allocate(ID)
+    path = lock.name  # type: ignore[attr-defined]
+    with lock.held():
+        pass
+    other.free_given(ID, lock_id)
+    with pytest.raises(LockGone):
+        lock.lock(0)
+    with pytest.raises(LockGone):  # also once nothing is open any more
+        lock.lock(0)
+    same = other.allocate_given(ID, lock_id)
+    with lock.held():
+        assert isinstance(in_thread(lambda: same.lock(0)), LockTimeout)
+    os.rename(path, f"{path}.old")
+    other.allocate_given(ID, lock_id)
+    with lock.held():  # the file that is there now
+        assert isinstance(in_thread(lambda: same.lock(0)), LockTimeout)
+
+
+@pytest.mark.parametrize("kind", ["flock", "file"])
+def test_a_file_that_stayed_open_is_one_thread_s(kind: str, room: str) -> None:
+    manager = opened(kind, room)
+    lock = manager.allocate(ID)[1]
+    inside: list[int] = []
+
+    def work() -> None:
+        for _ in range(300):
+            with lock.held(20):
+                inside.append(1)
+                assert len(inside) == 1
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert inside == [] == list(manager.taken)  # type: ignore[attr-defined]
 
 
 def test_shm_has_a_fixed_number(room: str) -> None:
