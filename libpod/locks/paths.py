@@ -46,7 +46,8 @@ class _PathManager(Manager):
 
     def close(self) -> None:
         super().close()
-        self._trim(0)
+        if not self.inherited:
+            self._trim(0)
 
     def kept(self, path: str) -> LockFile | RecordLock | None:
         """An open file, now the caller's."""
