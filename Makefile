@@ -96,7 +96,7 @@ asan: need-build $(VENV)/.built ## C tests and unit tests under the address, lea
 	@rm -rf build/asan
 	@LIBPOD_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build --force \
 		--build-lib $(ASAN_LIB) --build-temp build/asan/temp
-	@set -e; export PYTHONPATH="$(CURDIR)/$(ASAN_LIB)" PYTHONMALLOC=malloc \
+	@set -e; export PYTHONPATH="$(CURDIR)/$(ASAN_LIB):$(CURDIR)" PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)"; \
 	(cd build; $(abspath $(BIN))/python -c \
