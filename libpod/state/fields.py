@@ -76,8 +76,11 @@ _encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 def decode_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`.  Raises ValueError."""
+    text = raw.decode()
     try:
-        value = _decoder.decode(raw.decode())
+        value, end = _decoder.raw_decode(text) if text[:1] == "{" else (None, 0)
+        if end != len(text):  # with white space around it, or wrong
+            value = _decoder.decode(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if type(value) is not dict:
