@@ -114,8 +114,6 @@ def sweep(engine: Engine, take_over: Callable[[], object]) -> list[Leak]:
         if not found:
             break
     dead = _dead_owners(engine)
-    for path in engine.owners.dead():
-        engine.owners.remove_unfinished(path)
     take_over()
     left = {leak.what for leak in _dead_owners(engine)}
     return cleared + [leak for leak in dead if leak.what not in left]

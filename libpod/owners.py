@@ -108,11 +108,7 @@ class Owners:
 
     def dead(self) -> list[str]:
         """The directories whose owners have died, also those that were never finished."""
-        return [
-            path
-            for path in (f"{self._base}/{name}" for name in _names(self._base))
-            if _is_dead(path)
-        ]
+        return [path for path in self._directories() if _is_dead(path)] + self._unfinished()
 
     def forget(self, container_id: str) -> None:
         """Drops the claims that dead owners have on a container of which nothing is left."""
@@ -122,12 +118,6 @@ class Owners:
                     os.unlink(f"{directory}/{container_id}")
                 with suppress(OSError):  # there are others
                     os.rmdir(directory)
-
-    def remove_unfinished(self, directory: str) -> None:
-        """Removes a directory of `dead` whose owner died while he made it."""
-        if os.path.basename(directory).startswith(_SCRATCH):
-            with suppress(FileNotFoundError):
-                os.rmdir(directory)
 
     def inherit(self) -> Iterator[str]:
         """Takes over what dead owners have left: the IDs of the containers."""
@@ -143,18 +133,9 @@ class Owners:
                     yield container_id
             with suppress(OSError):  # somebody else was faster
                 os.rmdir(directory)
-        self._clear_scratch()
-
-    def _clear_scratch(self) -> None:
-        """Those whose maker was killed before they got their name."""
-        for name in _names(self._base):
-            path = f"{self._base}/{name}"
+        for path in self._unfinished():
             with suppress(FileNotFoundError):
-                if (
-                    name.startswith(_SCRATCH)
-                    and time.time() - os.stat(path).st_mtime > _SCRATCH_AGE
-                ):
-                    os.rmdir(path)
+                os.rmdir(path)
 
     def close(self) -> None:
         """Gives up what is left, for others to take over; idempotent."""
@@ -195,6 +176,17 @@ class Owners:
         return [
             f"{self._base}/{name}" for name in _names(self._base) if not name.startswith(_SCRATCH)
         ]
+
+    def _unfinished(self) -> list[str]:
+        """Without a name of their own for so long that whoever made them was killed."""
+        young = time.time() - _SCRATCH_AGE
+        found = []
+        for name in _names(self._base):
+            path = f"{self._base}/{name}"
+            with suppress(FileNotFoundError):
+                if name.startswith(_SCRATCH) and os.stat(path).st_mtime < young:
+                    found.append(path)
+        return found
 
 
 def _names(directory: str) -> list[str]:

@@ -345,6 +345,7 @@ def test_podmans_things_are_nobody_elses(
         assert podman.ps()[name]["ExitCode"] == 7
     podman("rm", "--all", "--force", "--time", "0")
     podman("volume", "rm", "vol")
+    settle(podman)
     assert rt.audit() == []
 
 
