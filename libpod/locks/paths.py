@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 
 from libpod import rundir
 from libpod.errors import (
@@ -111,10 +112,9 @@ class PathLock(Lock):
     def _take(self, key: tuple[str, int], timeout: float | None) -> None:
         kept = self._manager.kept(self.name)
         if kept is not None:
-            try:
-                return self._take_file(kept, key, timeout)
-            except LockGone:
-                pass
+            with suppress(LockGone):
+                self._take_file(kept, key, timeout)
+                return
         self._take_file(self._manager.opened(self.name), key, timeout)
 
     def _take_file(
