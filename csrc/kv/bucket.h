@@ -5,7 +5,7 @@
 
 #include "kv/node.h"
 #include "kv/spot.h"
-#include "kv/tx.h"
+#include "kv/snapshot.h"
 
 struct lp_bucket {
     struct lp_tx *tx;

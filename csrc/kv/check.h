@@ -2,7 +2,7 @@
 #ifndef LP_KV_CHECK_H
 #define LP_KV_CHECK_H
 
-#include "kv/tx.h"
+#include "kv/snapshot.h"
 
 /* The pages that the snapshot's tree does not reach, for a file whose freelist
  * was not written.  LP_KV_ECORRUPT at the tree's first fault. */

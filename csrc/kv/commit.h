@@ -2,7 +2,7 @@
 #ifndef LP_KV_COMMIT_H
 #define LP_KV_COMMIT_H
 
-#include "kv/tx.h"
+#include "kv/snapshot.h"
 
 /* Makes the write transaction the current commit.  Does not end it. */
 int lp_commit(struct lp_tx *tx, struct lp_error *err);
