@@ -74,7 +74,7 @@ void lp_cursors_forget(struct lp_bucket *bucket)
 /* Where the page cache dropped pages, reads those of the path again. */
 static int cursor_refresh(struct lp_cursor *cursor, struct lp_error *err)
 {
-    struct lp_tx *tx = cursor->bucket->tx;
+    struct lp_tx *tx = cursor->bucket->tree.tx;
 
     if (cursor->epoch == tx->cache.epoch || cursor->state != LP_CURSOR_AT)
         return LP_OK;
@@ -106,7 +106,7 @@ void lp_cursors_save(struct lp_bucket *bucket)
         frame = lp_cursor_leaf(cursor);
         rc = cursor_refresh(cursor, NULL);
         if (rc == LP_OK)
-            rc = lp_spot_key(bucket, &frame->spot, frame->index, &key, NULL);
+            rc = lp_spot_key(&bucket->tree, &frame->spot, frame->index, &key, NULL);
         cursor->state = LP_CURSOR_AFTER; /* where the key cannot be kept */
         if (rc != LP_OK)
             continue;
@@ -132,7 +132,7 @@ static int cursor_descend(struct lp_cursor *cursor, bool rightmost, const struct
         int rc;
 
         if (key != NULL) {
-            rc = lp_spot_search(bucket, &frame->spot, *key, &frame->index, &exact, err);
+            rc = lp_spot_search(&bucket->tree, &frame->spot, *key, &frame->index, &exact, err);
             if (rc != LP_OK)
                 return rc;
         } else {
@@ -143,12 +143,13 @@ static int cursor_descend(struct lp_cursor *cursor, bool rightmost, const struct
         if (key != NULL && frame->index > 0 && !exact)
             frame->index--;
         if (count == 0)
-            return lp_tx_corrupt(bucket->tx, frame->spot.id, "a branch page without elements", err);
-        if (cursor->depth > LP_DEPTH_MAX ||
-            cursor->walked++ > bucket->tx->meta.pages + LP_DEPTH_MAX)
-            return lp_tx_corrupt(bucket->tx, frame->spot.id, "the tree is too deep, or a cycle",
+            return lp_tx_corrupt(bucket->tree.tx, frame->spot.id, "a branch page without elements",
                                  err);
-        rc = lp_spot_child(bucket, &frame->spot, frame->index, &frame[1].spot, err);
+        if (cursor->depth > LP_DEPTH_MAX ||
+            cursor->walked++ > bucket->tree.tx->meta.pages + LP_DEPTH_MAX)
+            return lp_tx_corrupt(bucket->tree.tx, frame->spot.id,
+                                 "the tree is too deep, or a cycle", err);
+        rc = lp_spot_child(&bucket->tree, &frame->spot, frame->index, &frame[1].spot, err);
         if (rc != LP_OK)
             return rc;
         cursor->depth++;
@@ -163,10 +164,10 @@ static int cursor_begin(struct lp_cursor *cursor, bool rightmost, const struct l
     cursor->state = LP_CURSOR_AFTER;
     cursor->walked = 0;
     cursor->forward = !rightmost;
-    cursor->epoch = cursor->bucket->tx->cache.epoch;
+    cursor->epoch = cursor->bucket->tree.tx->cache.epoch;
     cursor->depth = 1;
     if (rc == LP_OK)
-        rc = lp_spot_root(cursor->bucket, &cursor->frames[0].spot, err);
+        rc = lp_spot_root(&cursor->bucket->tree, &cursor->frames[0].spot, err);
     return rc == LP_OK ? cursor_descend(cursor, rightmost, key, err) : rc;
 }
 
@@ -187,9 +188,10 @@ static int cursor_step(struct lp_cursor *cursor, bool forward, struct lp_error *
         frame->index += forward ? 1 : (uint32_t)-1;
         if (lp_spot_leaf(&frame->spot))
             return 1;
-        if (cursor->walked++ > cursor->bucket->tx->meta.pages + LP_DEPTH_MAX)
-            return lp_tx_corrupt(cursor->bucket->tx, frame->spot.id, "the tree is a cycle", err);
-        rc = lp_spot_child(cursor->bucket, &frame->spot, frame->index, &frame[1].spot, err);
+        if (cursor->walked++ > cursor->bucket->tree.tx->meta.pages + LP_DEPTH_MAX)
+            return lp_tx_corrupt(cursor->bucket->tree.tx, frame->spot.id, "the tree is a cycle",
+                                 err);
+        rc = lp_spot_child(&cursor->bucket->tree, &frame->spot, frame->index, &frame[1].spot, err);
         if (rc != LP_OK)
             return rc;
         cursor->depth++;
@@ -212,7 +214,7 @@ static int cursor_settle(struct lp_cursor *cursor, bool forward, struct lp_item 
         rc = cursor_step(cursor, forward, err);
     if (rc == 1) {
         frame = lp_cursor_leaf(cursor);
-        rc = lp_spot_item(cursor->bucket, &frame->spot, frame->index, item, err);
+        rc = lp_spot_item(&cursor->bucket->tree, &frame->spot, frame->index, item, err);
         if (rc == LP_OK) {
             cursor->state = LP_CURSOR_AT;
             return 1;
@@ -261,7 +263,7 @@ static int cursor_resume(struct lp_cursor *cursor, bool forward, struct lp_item 
     if (rc == 0)
         return forward ? 0 : lp_cursor_last(cursor, item, err);
     frame = lp_cursor_leaf(cursor);
-    rc = lp_spot_key(cursor->bucket, &frame->spot, frame->index, &found, err);
+    rc = lp_spot_key(&cursor->bucket->tree, &frame->spot, frame->index, &found, err);
     if (rc != LP_OK)
         return rc;
     same = lp_key_compare(found, key) == 0;
@@ -331,7 +333,7 @@ int lp_cursor_delete(struct lp_cursor *cursor, struct lp_error *err)
     if (rc != LP_OK)
         return rc;
     frame = lp_cursor_leaf(cursor);
-    rc = lp_spot_item(cursor->bucket, &frame->spot, frame->index, &item, err);
+    rc = lp_spot_item(&cursor->bucket->tree, &frame->spot, frame->index, &item, err);
     if (rc != LP_OK)
         return rc;
     if (item.is_bucket)

@@ -102,7 +102,7 @@ static int dive_step(struct dive *dive, struct lp_error *err)
     }
     bytes = LP_PAGE_ELEMENT + item.key.size + (item.is_bucket ? 0 : item.value.size);
     if (bytes > dive->bytes)
-        return lp_tx_corrupt(level.bucket->tx, LP_KV_NO_PAGE,
+        return lp_tx_corrupt(level.bucket->tree.tx, LP_KV_NO_PAGE,
                              "more elements than the file can hold: they overlap, or a cycle", err);
     dive->bytes -= bytes;
     return item.is_bucket ? dive_enter(dive, level.bucket, &item, err)
