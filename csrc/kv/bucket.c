@@ -14,7 +14,7 @@
  */
 #include "kv/bucket.h"
 
-#include "kv/cursor.h"
+#include "kv/position.h"
 
 #include <stdlib.h>
 
@@ -128,7 +128,7 @@ static void bucket_free(struct lp_bucket *bucket)
 {
     struct lp_kept *kept = &bucket->tree.tx->kept;
 
-    lp_cursors_free(bucket);
+    lp_cursors_free(bucket->cursors);
     lp_node_free(bucket->tree.node);
     free(bucket->inline_copy);
     free(bucket->name);
@@ -186,7 +186,7 @@ void lp_bucket_bury(struct lp_bucket *bucket)
         return;
     table_remove(bucket->tree.tx, bucket);
     bucket->dropped = true;
-    lp_cursors_forget(bucket);
+    lp_cursors_forget(bucket->cursors);
     lp_node_free(bucket->tree.node);
     bucket->tree.node = NULL;
 }
@@ -377,7 +377,7 @@ int lp_bucket_create(struct lp_bucket **out, struct lp_bucket *parent, struct lp
     if (name.size > LP_KV_KEY_MAX)
         return lp_fail(err, LP_KV_EKEYSIZE, "a bucket's name of %zu bytes, more than %u", name.size,
                        LP_KV_KEY_MAX);
-    lp_cursors_save(parent);
+    lp_cursors_save(parent->cursors);
     rc = lp_tree_edit(&parent->tree, name, true, &leaf, &index, &exact, err);
     if (rc != LP_OK)
         return rc;
@@ -484,7 +484,7 @@ int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
     if (value.size > LP_KV_VALUE_MAX)
         return lp_fail(err, LP_KV_EVALUESIZE, "a value of %zu bytes, more than %u", value.size,
                        LP_KV_VALUE_MAX);
-    lp_cursors_save(bucket);
+    lp_cursors_save(bucket->cursors);
     rc = lp_tree_edit(&bucket->tree, key, true, &leaf, &index, &exact, err);
     if (rc != LP_OK)
         return rc;
@@ -517,7 +517,7 @@ int lp_bucket_delete(struct lp_bucket *bucket, struct lp_slice key, struct lp_er
         return rc;
     if (item.is_bucket)
         return lp_fail(err, LP_KV_EINCOMPATIBLE, "the key is a bucket's name");
-    lp_cursors_save(bucket);
+    lp_cursors_save(bucket->cursors);
     rc = lp_tree_edit(&bucket->tree, key, false, &leaf, &index, &exact, err);
     if (rc != LP_OK)
         return rc;

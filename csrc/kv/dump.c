@@ -7,7 +7,6 @@
  */
 #include "base/cleanup.h"
 #include "kv/bucket.h"
-#include "kv/cursor.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  */
 #include "kv/walk.h"
 
-#include "kv/cursor.h"
+#include "kv/position.h"
 
 #include <stdlib.h>
 
@@ -169,7 +169,7 @@ int lp_bucket_drop(struct lp_bucket *parent, struct lp_slice name, struct lp_err
         rc = lp_bucket_open(&bucket, parent, name, err);
     if (rc == LP_OK)
         rc = drop_collect(&drop, bucket, err);
-    lp_cursors_save(parent);
+    lp_cursors_save(parent->cursors);
     if (rc == LP_OK)
         rc = lp_tree_edit(&parent->tree, name, false, &leaf, &index, &exact, err);
     for (size_t i = 0; rc == LP_OK && i < drop.pages.used; i++)
@@ -204,8 +204,7 @@ static bool count_covered(struct lp_cursor *cursor, struct lp_slice prefix)
         return true;
     if (cursor->depth < 2 || parent->index + 1 >= lp_spot_count(&parent->spot))
         return false;
-    return lp_spot_key(&cursor->bucket->tree, &parent->spot, parent->index + 1, &next, NULL) ==
-               LP_OK &&
+    return lp_spot_key(cursor->tree, &parent->spot, parent->index + 1, &next, NULL) == LP_OK &&
            has_prefix(next, prefix);
 }
 
@@ -225,7 +224,7 @@ static int count_leaf(struct lp_cursor *cursor, struct lp_slice prefix, uint32_t
         uint32_t middle = low + (high - low) / 2;
         struct lp_slice key;
 
-        rc = lp_spot_key(&cursor->bucket->tree, &leaf->spot, middle, &key, err);
+        rc = lp_spot_key(cursor->tree, &leaf->spot, middle, &key, err);
         if (rc == LP_OK && has_prefix(key, prefix))
             low = middle + 1;
         else
@@ -235,7 +234,7 @@ static int count_leaf(struct lp_cursor *cursor, struct lp_slice prefix, uint32_t
     return rc;
 }
 
-static int count_bytes(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t from,
+static int count_bytes(const struct lp_tree *tree, const struct lp_spot *spot, uint32_t from,
                        uint32_t matches, uint64_t *bytes, struct lp_error *err)
 {
     int rc = LP_OK;
@@ -243,7 +242,7 @@ static int count_bytes(struct lp_bucket *bucket, const struct lp_spot *spot, uin
     for (uint32_t i = from; rc == LP_OK && i < from + matches; i++) {
         struct lp_item item;
 
-        rc = lp_spot_item(&bucket->tree, spot, i, &item, err);
+        rc = lp_spot_item(tree, spot, i, &item, err);
         if (rc == LP_OK)
             *bytes += item.key.size + (item.is_bucket ? 0 : item.value.size);
     }
@@ -268,9 +267,9 @@ static int count_siblings(struct lp_cursor *cursor, struct lp_slice prefix, uint
 
         if (!lp_page_key(&parent->spot.page, parent->index + 2, &key) || !has_prefix(key, prefix))
             break;
-        rc = lp_tx_page(cursor->bucket->tree.tx, next.id, &next.page, err);
+        rc = lp_tx_page(cursor->tree->tx, next.id, &next.page, err);
         if (rc != LP_OK || !next.page.leaf || next.page.count == 0 ||
-            cursor->walked > cursor->bucket->tree.tx->meta.pages)
+            cursor->walked > cursor->tree->tx->meta.pages)
             break; /* the cursor knows what to do with it */
         cursor->walked++;
         parent->index++;
@@ -278,7 +277,7 @@ static int count_siblings(struct lp_cursor *cursor, struct lp_slice prefix, uint
         leaf->index = next.page.count - 1;
         *total += next.page.count;
         if (bytes != NULL)
-            rc = count_bytes(cursor->bucket, &next, 0, next.page.count, bytes, err);
+            rc = count_bytes(cursor->tree, &next, 0, next.page.count, bytes, err);
     }
     return rc;
 }
@@ -297,7 +296,7 @@ static int count_from(struct lp_cursor *cursor, struct lp_slice prefix, uint64_t
         rc = count_leaf(cursor, prefix, &matches, err);
         whole = leaf->index + matches == lp_spot_count(&leaf->spot);
         if (rc == LP_OK && bytes != NULL)
-            rc = count_bytes(cursor->bucket, &leaf->spot, leaf->index, matches, bytes, err);
+            rc = count_bytes(cursor->tree, &leaf->spot, leaf->index, matches, bytes, err);
         *total += matches;
         if (rc != LP_OK || !whole)
             return rc;
