@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Buckets, for the engine's own modules. */
+/*
+ * Buckets, for the engine's own modules: a tree with a name, handles, and
+ * cursors that stand in it.
+ */
 #ifndef LP_KV_BUCKET_H
 #define LP_KV_BUCKET_H
 

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the check finds out beside faults, for the engine's own modules; the
+ * check itself is in kv.h.
+ */
 #ifndef LP_KV_CHECK_H
 #define LP_KV_CHECK_H
 

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whole reads and writes out of calls that may do a part: the kernel may stop
+ * anywhere, a caller never sees it.
+ */
 #include "kv/file.h"
 
 #include "base/cleanup.h"
