@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whole reads and writes out of calls that may do a part: the kernel may stop
- * anywhere, a caller never sees it.
+ * Whole reads and writes: a call that did a part is made again for the rest, and
+ * one that a signal interrupted from where it was.
  */
 #include "kv/file.h"
 
