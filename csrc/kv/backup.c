@@ -6,7 +6,7 @@
  */
 #include "base/cleanup.h"
 #include "kv/page.h"
-#include "kv/tx.h"
+#include "kv/snapshot.h"
 
 #include <stdlib.h>
 #include <unistd.h>

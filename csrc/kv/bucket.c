@@ -14,7 +14,7 @@
  */
 #include "kv/bucket.h"
 
-#include "kv/cursor.h"
+#include "kv/position.h"
 
 #include <stdlib.h>
 
@@ -98,7 +98,7 @@ static void table_remove(struct lp_tx *tx, const struct lp_bucket *bucket)
 
 static void bucket_link(struct lp_bucket *bucket)
 {
-    struct lp_tx *tx = bucket->tx;
+    struct lp_tx *tx = bucket->tree.tx;
 
     bucket->next = tx->buckets;
     if (bucket->next != NULL)
@@ -118,7 +118,7 @@ static struct lp_bucket *bucket_alloc(struct lp_tx *tx)
         memset(bucket, 0, sizeof *bucket);
     }
     if (bucket != NULL) {
-        bucket->tx = tx;
+        bucket->tree.tx = tx;
         bucket->users = 1;
     }
     return bucket;
@@ -126,10 +126,10 @@ static struct lp_bucket *bucket_alloc(struct lp_tx *tx)
 
 static void bucket_free(struct lp_bucket *bucket)
 {
-    struct lp_kept *kept = &bucket->tx->kept;
+    struct lp_kept *kept = &bucket->tree.tx->kept;
 
-    lp_cursors_free(bucket);
-    lp_node_free(bucket->node);
+    lp_cursors_free(bucket->cursors);
+    lp_node_free(bucket->tree.node);
     free(bucket->inline_copy);
     free(bucket->name);
     if (kept->count == BUCKETS_KEPT) {
@@ -167,11 +167,12 @@ void lp_bucket_release(struct lp_bucket *bucket)
     while (bucket != NULL && --bucket->users == 0) {
         struct lp_bucket *parent = bucket->parent;
 
-        if (bucket->node != NULL && !bucket->dropped)
+        if (bucket->tree.node != NULL && !bucket->dropped)
             return; /* the commit needs it */
-        if (bucket->tx->writable && !bucket->dropped)
-            table_remove(bucket->tx, bucket);
-        *(bucket->previous != NULL ? &bucket->previous->next : &bucket->tx->buckets) = bucket->next;
+        if (bucket->tree.tx->writable && !bucket->dropped)
+            table_remove(bucket->tree.tx, bucket);
+        *(bucket->previous != NULL ? &bucket->previous->next : &bucket->tree.tx->buckets) =
+            bucket->next;
         if (bucket->next != NULL)
             bucket->next->previous = bucket->previous;
         bucket_free(bucket);
@@ -183,11 +184,11 @@ void lp_bucket_bury(struct lp_bucket *bucket)
 {
     if (bucket->dropped)
         return;
-    table_remove(bucket->tx, bucket);
+    table_remove(bucket->tree.tx, bucket);
     bucket->dropped = true;
-    lp_cursors_forget(bucket);
-    lp_node_free(bucket->node);
-    bucket->node = NULL;
+    lp_cursors_forget(bucket->cursors);
+    lp_node_free(bucket->tree.node);
+    bucket->tree.node = NULL;
 }
 
 struct lp_bucket *lp_tx_root(struct lp_tx *tx)
@@ -197,7 +198,7 @@ struct lp_bucket *lp_tx_root(struct lp_tx *tx)
 
         if (bucket == NULL)
             return NULL;
-        bucket->root = tx->meta.root;
+        bucket->tree.root = tx->meta.root;
         bucket->sequence = tx->meta.sequence;
         bucket_link(bucket);
         tx->root = bucket;
@@ -208,27 +209,28 @@ struct lp_bucket *lp_tx_root(struct lp_tx *tx)
 /* Reads the header, and where the bucket is inline its page. */
 static int bucket_read_header(struct lp_bucket *bucket, struct lp_slice value, struct lp_error *err)
 {
+    struct lp_tree *tree = &bucket->tree;
     struct lp_page page;
     const char *reason;
 
     if (value.size < LP_BUCKET_HEADER)
-        return lp_tx_corrupt(bucket->tx, LP_KV_NO_PAGE, "a bucket's header is cut short", err);
-    bucket->root = lp_load64(value.data);
+        return lp_tx_corrupt(tree->tx, LP_KV_NO_PAGE, "a bucket's header is cut short", err);
+    tree->root = lp_load64(value.data);
     bucket->sequence = lp_load64(value.data + 8);
-    if (bucket->root != 0)
+    if (tree->root != 0)
         return LP_OK;
-    bucket->inline_page =
+    tree->inline_page =
         (struct lp_slice){value.data + LP_BUCKET_HEADER, value.size - LP_BUCKET_HEADER};
-    reason = lp_page_parse(&page, bucket->inline_page.data, bucket->inline_page.size, 0);
+    reason = lp_page_parse(&page, tree->inline_page.data, tree->inline_page.size, 0);
     if (reason == NULL && !page.leaf)
         reason = "an inline bucket that is no leaf";
     if (reason != NULL)
-        return lp_tx_corrupt(bucket->tx, LP_KV_NO_PAGE, reason, err);
-    if (bucket->tx->base == NULL) { /* the page it is in may be dropped */
-        bucket->inline_copy = lp_node_copy(bucket->inline_page, err);
+        return lp_tx_corrupt(tree->tx, LP_KV_NO_PAGE, reason, err);
+    if (tree->tx->base == NULL) { /* the page it is in may be dropped */
+        bucket->inline_copy = lp_node_copy(tree->inline_page, err);
         if (bucket->inline_copy == NULL)
             return LP_ENOMEM;
-        bucket->inline_page.data = bucket->inline_copy;
+        tree->inline_page.data = bucket->inline_copy;
     }
     return LP_OK;
 }
@@ -236,17 +238,17 @@ static int bucket_read_header(struct lp_bucket *bucket, struct lp_slice value, s
 static int bucket_new(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
                       struct lp_slice value, struct lp_error *err)
 {
-    struct lp_bucket *bucket = bucket_alloc(parent->tx);
+    struct lp_bucket *bucket = bucket_alloc(parent->tree.tx);
     int rc;
 
     if (bucket == NULL)
         return lp_fail(err, LP_ENOMEM, "no memory for a bucket");
     rc = bucket_read_header(bucket, value, err);
-    if (rc == LP_OK && parent->tx->writable) {
+    if (rc == LP_OK && parent->tree.tx->writable) {
         bucket->parent = parent;
         bucket->name = lp_node_copy(name, err);
         bucket->name_size = name.size;
-        rc = bucket->name == NULL ? LP_ENOMEM : table_add(parent->tx, bucket, err);
+        rc = bucket->name == NULL ? LP_ENOMEM : table_add(parent->tree.tx, bucket, err);
     }
     if (rc != LP_OK) {
         bucket_free(bucket);
@@ -263,13 +265,13 @@ int lp_bucket_enter(struct lp_bucket *bucket, struct lp_error *err)
 {
     if (bucket->dropped)
         return lp_fail(err, LP_KV_ENOBUCKET, "the bucket was deleted");
-    lp_tx_trim(bucket->tx);
+    lp_tx_trim(bucket->tree.tx);
     return LP_OK;
 }
 
 int lp_bucket_enter_write(struct lp_bucket *bucket, struct lp_error *err)
 {
-    if (!bucket->tx->writable)
+    if (!bucket->tree.tx->writable)
         return lp_fail(err, LP_KV_ENOTWRITABLE, "the transaction is read-only");
     return lp_bucket_enter(bucket, err);
 }
@@ -281,17 +283,17 @@ int lp_bucket_enter_write(struct lp_bucket *bucket, struct lp_error *err)
 
 static bool bucket_recall(struct lp_bucket *parent, struct lp_slice name, struct lp_bucket **out)
 {
-    const struct lp_tx *tx = parent->tx;
+    const struct lp_tx *tx = parent->tree.tx;
     const struct lp_kept *kept = &tx->kept;
 
     if (tx->writable || parent != tx->root || name.size != kept->name_size || name.size == 0 ||
         memcmp(name.data, kept->name, name.size) != 0 ||
         memcmp(&kept->meta, &tx->meta, sizeof kept->meta) != 0)
         return false;
-    *out = bucket_alloc(parent->tx);
+    *out = bucket_alloc(parent->tree.tx);
     if (*out == NULL)
         return false;
-    (*out)->root = kept->root;
+    (*out)->tree.root = kept->root;
     (*out)->sequence = kept->sequence;
     bucket_link(*out);
     return true;
@@ -300,21 +302,22 @@ static bool bucket_recall(struct lp_bucket *parent, struct lp_slice name, struct
 static void bucket_remember(const struct lp_bucket *parent, struct lp_slice name,
                             const struct lp_bucket *bucket)
 {
-    struct lp_tx *tx = parent->tx;
+    struct lp_tx *tx = parent->tree.tx;
     struct lp_kept *kept = &tx->kept;
 
-    if (tx->writable || parent != tx->root || bucket->root == 0 || name.size > sizeof kept->name)
+    if (tx->writable || parent != tx->root || bucket->tree.root == 0 ||
+        name.size > sizeof kept->name)
         return;
     memcpy(kept->name, name.data, name.size);
     kept->name_size = name.size;
     kept->meta = tx->meta;
-    kept->root = bucket->root;
+    kept->root = bucket->tree.root;
     kept->sequence = bucket->sequence;
 }
 
 static struct lp_bucket *bucket_opened(struct lp_bucket *parent, struct lp_slice name)
 {
-    struct lp_tx *tx = parent->tx;
+    struct lp_tx *tx = parent->tree.tx;
 
     return tx->table_room == 0 ? NULL : *table_slot(tx->table, tx->table_room, parent, name);
 }
@@ -342,7 +345,7 @@ int lp_bucket_open(struct lp_bucket **out, struct lp_bucket *parent, struct lp_s
         (*out)->users++;
         return LP_OK;
     }
-    rc = lp_bucket_find(parent, name, &item, err);
+    rc = lp_tree_find(&parent->tree, name, &item, err);
     if (rc < 0)
         return rc;
     if (rc == 0)
@@ -374,8 +377,8 @@ int lp_bucket_create(struct lp_bucket **out, struct lp_bucket *parent, struct lp
     if (name.size > LP_KV_KEY_MAX)
         return lp_fail(err, LP_KV_EKEYSIZE, "a bucket's name of %zu bytes, more than %u", name.size,
                        LP_KV_KEY_MAX);
-    lp_cursors_save(parent);
-    rc = lp_bucket_edit(parent, name, true, &leaf, &index, &exact, err);
+    lp_cursors_save(parent->cursors);
+    rc = lp_tree_edit(&parent->tree, name, true, &leaf, &index, &exact, err);
     if (rc != LP_OK)
         return rc;
     if (exact) {
@@ -407,7 +410,7 @@ int lp_bucket_get(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
     int rc = lp_bucket_enter(bucket, err);
 
     if (rc == LP_OK)
-        rc = lp_bucket_find(bucket, key, &item, err);
+        rc = lp_tree_find(&bucket->tree, key, &item, err);
     if (rc <= 0)
         return rc;
     if (item.is_bucket)
@@ -419,112 +422,6 @@ int lp_bucket_get(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
 }
 
 /* --- changing ------------------------------------------------------------- */
-
-/* The bucket's root as a node. */
-static int bucket_root_node(struct lp_bucket *bucket, struct lp_error *err)
-{
-    struct lp_spot spot;
-    int rc = lp_spot_root(bucket, &spot, err);
-
-    if (rc != LP_OK || bucket->node != NULL)
-        return rc;
-    return lp_node_load(&bucket->node, bucket->tx, &spot.page, bucket->root, err);
-}
-
-int lp_bucket_child_node(struct lp_bucket *bucket, struct lp_inode *inode, struct lp_error *err)
-{
-    struct lp_page page;
-    int rc;
-
-    if (inode->child != NULL)
-        return LP_OK;
-    rc = lp_tx_page(bucket->tx, inode->page, &page, err);
-    return rc == LP_OK ? lp_node_load(&inode->child, bucket->tx, &page, inode->page, err) : rc;
-}
-
-/* Cuts child i of `parent` in two.  A node that only ever grew at its end is
- * cut there: the left half stays full. */
-static int bucket_cut(struct lp_node *parent, uint32_t i, struct lp_error *err)
-{
-    struct lp_node *left = parent->inodes[i].child;
-    uint32_t at = left->scattered ? left->count / 2 : left->count - 1;
-    struct lp_inode inode = {.flags = LP_INODE_OWNS_KEY};
-    bool scattered = parent->scattered;
-    uint8_t *key;
-    int rc;
-
-    if (!left->leaf && at > left->count - 2)
-        at = left->count - 2;
-    key = lp_node_copy(lp_inode_key(&left->inodes[at]), err);
-    if (key == NULL)
-        return LP_ENOMEM;
-    inode.key = key;
-    inode.key_size = left->inodes[at].key_size;
-    rc = lp_node_insert(parent, i + 1, inode, err);
-    if (rc != LP_OK) {
-        free(key);
-        return rc;
-    }
-    rc = lp_node_split(left, at, &parent->inodes[i + 1].child, err);
-    if (rc != LP_OK)
-        lp_node_remove(parent, i + 1);
-    else if (i + 2 == parent->count)
-        parent->scattered = scattered;
-    return rc;
-}
-
-/* Puts a new root above the old one, so that the old one can be cut. */
-static int bucket_raise(struct lp_bucket *bucket, struct lp_error *err)
-{
-    struct lp_node *old = bucket->node;
-    struct lp_node *root = lp_node_new(false, err);
-    struct lp_inode inode = {.flags = LP_INODE_OWNS_KEY};
-    int rc;
-
-    if (root == NULL)
-        return LP_ENOMEM;
-    inode.key = lp_node_copy(lp_inode_key(&old->inodes[0]), err);
-    inode.key_size = old->inodes[0].key_size;
-    rc = inode.key == NULL ? LP_ENOMEM : lp_node_insert(root, 0, inode, err);
-    if (rc != LP_OK) {
-        lp_inode_release(&inode, false);
-        lp_node_free(root);
-        return rc;
-    }
-    root->inodes[0].child = old;
-    bucket->node = root;
-    return LP_OK;
-}
-
-int lp_bucket_edit(struct lp_bucket *bucket, struct lp_slice key, bool grows, struct lp_node **leaf,
-                   uint32_t *index, bool *exact, struct lp_error *err)
-{
-    struct lp_node *node;
-    int rc = bucket_root_node(bucket, err);
-
-    if (rc == LP_OK && grows && bucket->node->count >= LP_NODE_CUT)
-        rc = bucket_raise(bucket, err);
-    if (rc != LP_OK)
-        return rc;
-    node = bucket->node;
-    for (unsigned depth = 0; !node->leaf; depth++) {
-        uint32_t i = lp_node_route(node, key);
-
-        if (depth == LP_DEPTH_MAX)
-            return lp_tx_corrupt(bucket->tx, node->page, "the tree is too deep, or a cycle", err);
-        rc = lp_bucket_child_node(bucket, &node->inodes[i], err);
-        if (rc == LP_OK && grows && node->inodes[i].child->count >= LP_NODE_CUT) {
-            rc = bucket_cut(node, i, err);
-            i = lp_node_route(node, key);
-        }
-        if (rc != LP_OK)
-            return rc;
-        node = node->inodes[i].child;
-    }
-    *leaf = node;
-    *index = lp_node_search(node, key, exact);
-    return LP_OK;
-}
 
 /* A pair that this transaction put has its value behind its key, in one
  * allocation, unless a longer one came later. */
@@ -587,8 +484,8 @@ int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
     if (value.size > LP_KV_VALUE_MAX)
         return lp_fail(err, LP_KV_EVALUESIZE, "a value of %zu bytes, more than %u", value.size,
                        LP_KV_VALUE_MAX);
-    lp_cursors_save(bucket);
-    rc = lp_bucket_edit(bucket, key, true, &leaf, &index, &exact, err);
+    lp_cursors_save(bucket->cursors);
+    rc = lp_tree_edit(&bucket->tree, key, true, &leaf, &index, &exact, err);
     if (rc != LP_OK)
         return rc;
     if (exact) {
@@ -615,13 +512,13 @@ int lp_bucket_delete(struct lp_bucket *bucket, struct lp_slice key, struct lp_er
     int rc = lp_bucket_enter_write(bucket, err);
 
     if (rc == LP_OK)
-        rc = lp_bucket_find(bucket, key, &item, err);
+        rc = lp_tree_find(&bucket->tree, key, &item, err);
     if (rc <= 0)
         return rc;
     if (item.is_bucket)
         return lp_fail(err, LP_KV_EINCOMPATIBLE, "the key is a bucket's name");
-    lp_cursors_save(bucket);
-    rc = lp_bucket_edit(bucket, key, false, &leaf, &index, &exact, err);
+    lp_cursors_save(bucket->cursors);
+    rc = lp_tree_edit(&bucket->tree, key, false, &leaf, &index, &exact, err);
     if (rc != LP_OK)
         return rc;
     lp_node_remove(leaf, index);
@@ -635,12 +532,13 @@ int lp_bucket_set_header(struct lp_bucket *parent, struct lp_slice name, uint8_t
     struct lp_inode *inode;
     uint32_t index;
     bool exact;
-    int rc = lp_bucket_edit(parent, name, false, &leaf, &index, &exact, err);
+    int rc = lp_tree_edit(&parent->tree, name, false, &leaf, &index, &exact, err);
 
     if (rc != LP_OK)
         return rc;
     if (!exact || (leaf->inodes[index].flags & LP_INODE_BUCKET) == 0)
-        return lp_tx_corrupt(parent->tx, leaf->page, "an open bucket is not in its parent", err);
+        return lp_tx_corrupt(parent->tree.tx, leaf->page, "an open bucket is not in its parent",
+                             err);
     inode = &leaf->inodes[index];
     if ((inode->flags & LP_INODE_OWNS_VALUE) != 0)
         free((void *)(uintptr_t)inode->value);
@@ -666,7 +564,7 @@ int lp_bucket_set_sequence(struct lp_bucket *bucket, uint64_t sequence, struct l
     int rc = lp_bucket_enter_write(bucket, err);
 
     if (rc == LP_OK)
-        rc = bucket_root_node(bucket, err); /* what was changed has a node */
+        rc = lp_tree_root_node(&bucket->tree, err); /* what was changed has a node */
     if (rc == LP_OK)
         bucket->sequence = sequence;
     return rc;

@@ -1,26 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Buckets, for the engine's own modules. */
+/*
+ * Buckets, for the engine's own modules: a tree with a name, handles, and
+ * cursors that stand in it.
+ */
 #ifndef LP_KV_BUCKET_H
 #define LP_KV_BUCKET_H
 
-#include "kv/node.h"
-#include "kv/spot.h"
-#include "kv/tx.h"
+#include "kv/tree.h"
 
 struct lp_bucket {
-    struct lp_tx *tx;
+    struct lp_tree tree;
     struct lp_bucket *parent; /* NULL for the root bucket, and in read transactions */
     uint8_t *name;            /* NULL likewise */
     size_t name_size;
     size_t users; /* handles, and open buckets inside it */
     bool dropped; /* deleted in this transaction: touches nothing any more */
 
-    uint64_t root; /* first page of the tree, 0 where it is inline */
     uint64_t sequence;
-    struct lp_slice inline_page; /* of an inline bucket */
-    uint8_t *inline_copy;        /* owns inline_page's memory, or NULL */
-    struct lp_node *node;        /* the root, once it was changed */
-    uint8_t *header;             /* at commit: where its parent's leaf keeps the header */
+    uint8_t *inline_copy; /* owns the inline page's memory, or NULL */
+    uint8_t *header;      /* at commit: where its parent's leaf keeps the header */
 
     struct lp_cursor *cursors;
     struct lp_bucket *next; /* in the transaction's list */
@@ -31,13 +29,6 @@ struct lp_bucket {
 int lp_bucket_enter(struct lp_bucket *bucket, struct lp_error *err);
 /* The same for a change: refuses a read transaction. */
 int lp_bucket_enter_write(struct lp_bucket *bucket, struct lp_error *err);
-
-/* Makes nodes of the path to `key`; *leaf and *index are its place. */
-int lp_bucket_edit(struct lp_bucket *bucket, struct lp_slice key, bool grows, struct lp_node **leaf,
-                   uint32_t *index, bool *exact, struct lp_error *err);
-
-/* Makes a node of a branch inode's child. */
-int lp_bucket_child_node(struct lp_bucket *bucket, struct lp_inode *inode, struct lp_error *err);
 
 /* As lp_bucket_open(), for an element of `parent` that is in hand. */
 int lp_bucket_open_item(struct lp_bucket **out, struct lp_bucket *parent,

@@ -350,7 +350,7 @@ static int commit_write_node(struct commit *commit, struct lp_node *node, struct
 
 static bool commit_has_tree(const struct lp_bucket *bucket)
 {
-    return bucket->node != NULL && !bucket->dropped &&
+    return bucket->tree.node != NULL && !bucket->dropped &&
            (bucket->parent == NULL || bucket->header != NULL);
 }
 
@@ -361,13 +361,13 @@ static int commit_write_buckets(struct commit *commit, struct lp_error *err)
 
         if (!commit_has_tree(bucket))
             continue;
-        rc = commit_write_node(commit, bucket->node, err);
+        rc = commit_write_node(commit, bucket->tree.node, err);
         if (rc != LP_OK)
             return rc;
         if (bucket->parent != NULL) {
-            lp_store64(bucket->header, bucket->node->new_page);
+            lp_store64(bucket->header, bucket->tree.node->new_page);
         } else {
-            commit->meta.root = bucket->node->new_page;
+            commit->meta.root = bucket->tree.node->new_page;
             commit->meta.sequence = bucket->sequence;
         }
     }
@@ -516,7 +516,7 @@ static int commit_layout(struct commit *commit, uint64_t *freelist_pages, struct
 
     for (struct lp_bucket *bucket = tx->buckets; rc == LP_OK && bucket != NULL;
          bucket = bucket->next) {
-        if (bucket->node != NULL && !bucket->dropped)
+        if (bucket->tree.node != NULL && !bucket->dropped)
             rc = lp_layout(bucket, &commit->need, err);
     }
     if (rc == LP_OK)
@@ -570,7 +570,7 @@ static void commit_undo(struct lp_tx *tx)
 static bool commit_changed(const struct lp_tx *tx)
 {
     for (const struct lp_bucket *bucket = tx->buckets; bucket != NULL; bucket = bucket->next) {
-        if (bucket->node != NULL)
+        if (bucket->tree.node != NULL)
             return true;
     }
     return false;

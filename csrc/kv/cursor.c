@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Cursors: a path from the root to one element.
+ * Cursors: how they move.
  *
- * Invariants
- *  1. In state AT, and while the page cache's epoch is the cursor's, every frame's index is below
- * its count and frames[depth-1] is a leaf.
- *  2. A change of the bucket puts each of its cursors from AT to SAVED, with a
- *     copy of its key.  The next move finds the key again, or the gap where it
- *     was: next() then goes to the element after the gap, not past it.
- *  3. A walk in one direction enters each page once, so that one that entered
+ * Invariants, beside those of position.c
+ *  1. A walk in one direction enters each page once, so that one that entered
  *     more pages than the file has goes in circles.
- *  4. Empty leaves (other writers leave them) are stepped over.
+ *  2. Empty leaves (other writers leave them) are stepped over.
+ *  3. From SAVED a move finds the key again, or the gap where it was: next()
+ *     then goes to the element after the gap, not past it.
  */
-#include "kv/cursor.h"
+#include "kv/bucket.h"
+#include "kv/position.h"
 
 #include <stdlib.h>
 
@@ -28,6 +26,7 @@ int lp_cursor_open(struct lp_cursor **out, struct lp_bucket *bucket, struct lp_e
         return lp_fail(err, LP_ENOMEM, "no memory for a cursor");
     memset(cursor, 0, offsetof(struct lp_cursor, frames));
     cursor->bucket = bucket;
+    cursor->tree = &bucket->tree;
     cursor->next = bucket->cursors;
     if (cursor->next != NULL)
         cursor->next->previous = cursor;
@@ -44,78 +43,14 @@ static void cursor_unlink(struct lp_cursor *cursor)
         cursor->next->previous = cursor->previous;
 }
 
-static void cursor_free(struct lp_cursor *cursor)
-{
-    cursor_unlink(cursor);
-    free(cursor->key);
-    free(cursor);
-}
-
 void lp_cursor_close(struct lp_cursor *cursor)
 {
     struct lp_bucket *bucket = cursor->bucket;
 
-    cursor_free(cursor);
+    cursor_unlink(cursor);
+    free(cursor->key);
+    free(cursor);
     lp_bucket_release(bucket);
-}
-
-void lp_cursors_free(struct lp_bucket *bucket)
-{
-    while (bucket->cursors != NULL)
-        cursor_free(bucket->cursors);
-}
-
-void lp_cursors_forget(struct lp_bucket *bucket)
-{
-    for (struct lp_cursor *cursor = bucket->cursors; cursor != NULL; cursor = cursor->next)
-        cursor->state = LP_CURSOR_AFTER;
-}
-
-/* Where the page cache dropped pages, reads those of the path again. */
-static int cursor_refresh(struct lp_cursor *cursor, struct lp_error *err)
-{
-    struct lp_tx *tx = cursor->bucket->tx;
-
-    if (cursor->epoch == tx->cache.epoch || cursor->state != LP_CURSOR_AT)
-        return LP_OK;
-    for (unsigned i = 0; i < cursor->depth; i++) {
-        struct lp_frame *frame = &cursor->frames[i];
-        int rc;
-
-        if (frame->spot.node != NULL || frame->spot.id == 0)
-            continue;
-        rc = lp_tx_page(tx, frame->spot.id, &frame->spot.page, err);
-        if (rc == LP_OK && frame->index >= frame->spot.page.count)
-            rc = lp_tx_corrupt(tx, frame->spot.id, "the page changed while it was read", err);
-        if (rc != LP_OK)
-            return rc;
-    }
-    cursor->epoch = tx->cache.epoch;
-    return LP_OK;
-}
-
-void lp_cursors_save(struct lp_bucket *bucket)
-{
-    for (struct lp_cursor *cursor = bucket->cursors; cursor != NULL; cursor = cursor->next) {
-        const struct lp_frame *frame;
-        struct lp_slice key;
-        int rc;
-
-        if (cursor->state != LP_CURSOR_AT)
-            continue;
-        frame = lp_cursor_leaf(cursor);
-        rc = cursor_refresh(cursor, NULL);
-        if (rc == LP_OK)
-            rc = lp_spot_key(bucket, &frame->spot, frame->index, &key, NULL);
-        cursor->state = LP_CURSOR_AFTER; /* where the key cannot be kept */
-        if (rc != LP_OK)
-            continue;
-        free(cursor->key);
-        cursor->key = lp_node_copy(key, NULL);
-        cursor->key_size = key.size;
-        if (cursor->key != NULL)
-            cursor->state = LP_CURSOR_SAVED;
-    }
 }
 
 /* Goes down from the top frame's child at its index; to the leftmost or the
@@ -123,7 +58,7 @@ void lp_cursors_save(struct lp_bucket *bucket)
 static int cursor_descend(struct lp_cursor *cursor, bool rightmost, const struct lp_slice *key,
                           struct lp_error *err)
 {
-    struct lp_bucket *bucket = cursor->bucket;
+    const struct lp_tree *tree = cursor->tree;
 
     for (;;) {
         struct lp_frame *frame = lp_cursor_leaf(cursor);
@@ -132,7 +67,7 @@ static int cursor_descend(struct lp_cursor *cursor, bool rightmost, const struct
         int rc;
 
         if (key != NULL) {
-            rc = lp_spot_search(bucket, &frame->spot, *key, &frame->index, &exact, err);
+            rc = lp_spot_search(tree, &frame->spot, *key, &frame->index, &exact, err);
             if (rc != LP_OK)
                 return rc;
         } else {
@@ -143,12 +78,10 @@ static int cursor_descend(struct lp_cursor *cursor, bool rightmost, const struct
         if (key != NULL && frame->index > 0 && !exact)
             frame->index--;
         if (count == 0)
-            return lp_tx_corrupt(bucket->tx, frame->spot.id, "a branch page without elements", err);
-        if (cursor->depth > LP_DEPTH_MAX ||
-            cursor->walked++ > bucket->tx->meta.pages + LP_DEPTH_MAX)
-            return lp_tx_corrupt(bucket->tx, frame->spot.id, "the tree is too deep, or a cycle",
-                                 err);
-        rc = lp_spot_child(bucket, &frame->spot, frame->index, &frame[1].spot, err);
+            return lp_tx_corrupt(tree->tx, frame->spot.id, "a branch page without elements", err);
+        if (cursor->depth > LP_DEPTH_MAX || cursor->walked++ > tree->tx->meta.pages + LP_DEPTH_MAX)
+            return lp_tx_corrupt(tree->tx, frame->spot.id, "the tree is too deep, or a cycle", err);
+        rc = lp_spot_child(tree, &frame->spot, frame->index, &frame[1].spot, err);
         if (rc != LP_OK)
             return rc;
         cursor->depth++;
@@ -163,10 +96,10 @@ static int cursor_begin(struct lp_cursor *cursor, bool rightmost, const struct l
     cursor->state = LP_CURSOR_AFTER;
     cursor->walked = 0;
     cursor->forward = !rightmost;
-    cursor->epoch = cursor->bucket->tx->cache.epoch;
+    cursor->epoch = cursor->tree->tx->cache.epoch;
     cursor->depth = 1;
     if (rc == LP_OK)
-        rc = lp_spot_root(cursor->bucket, &cursor->frames[0].spot, err);
+        rc = lp_spot_root(cursor->tree, &cursor->frames[0].spot, err);
     return rc == LP_OK ? cursor_descend(cursor, rightmost, key, err) : rc;
 }
 
@@ -187,9 +120,9 @@ static int cursor_step(struct lp_cursor *cursor, bool forward, struct lp_error *
         frame->index += forward ? 1 : (uint32_t)-1;
         if (lp_spot_leaf(&frame->spot))
             return 1;
-        if (cursor->walked++ > cursor->bucket->tx->meta.pages + LP_DEPTH_MAX)
-            return lp_tx_corrupt(cursor->bucket->tx, frame->spot.id, "the tree is a cycle", err);
-        rc = lp_spot_child(cursor->bucket, &frame->spot, frame->index, &frame[1].spot, err);
+        if (cursor->walked++ > cursor->tree->tx->meta.pages + LP_DEPTH_MAX)
+            return lp_tx_corrupt(cursor->tree->tx, frame->spot.id, "the tree is a cycle", err);
+        rc = lp_spot_child(cursor->tree, &frame->spot, frame->index, &frame[1].spot, err);
         if (rc != LP_OK)
             return rc;
         cursor->depth++;
@@ -212,7 +145,7 @@ static int cursor_settle(struct lp_cursor *cursor, bool forward, struct lp_item 
         rc = cursor_step(cursor, forward, err);
     if (rc == 1) {
         frame = lp_cursor_leaf(cursor);
-        rc = lp_spot_item(cursor->bucket, &frame->spot, frame->index, item, err);
+        rc = lp_spot_item(cursor->tree, &frame->spot, frame->index, item, err);
         if (rc == LP_OK) {
             cursor->state = LP_CURSOR_AT;
             return 1;
@@ -261,7 +194,7 @@ static int cursor_resume(struct lp_cursor *cursor, bool forward, struct lp_item 
     if (rc == 0)
         return forward ? 0 : lp_cursor_last(cursor, item, err);
     frame = lp_cursor_leaf(cursor);
-    rc = lp_spot_key(cursor->bucket, &frame->spot, frame->index, &found, err);
+    rc = lp_spot_key(cursor->tree, &frame->spot, frame->index, &found, err);
     if (rc != LP_OK)
         return rc;
     same = lp_key_compare(found, key) == 0;
@@ -293,7 +226,7 @@ static int cursor_move(struct lp_cursor *cursor, bool forward, struct lp_item *i
     case LP_CURSOR_AT:
         break;
     }
-    rc = cursor_refresh(cursor, err);
+    rc = lp_cursor_refresh(cursor, err);
     if (rc != LP_OK)
         return rc;
     if (forward != cursor->forward) {
@@ -327,16 +260,16 @@ int lp_cursor_delete(struct lp_cursor *cursor, struct lp_error *err)
         return rc;
     if (cursor->state != LP_CURSOR_AT)
         return 0;
-    rc = cursor_refresh(cursor, err);
+    rc = lp_cursor_refresh(cursor, err);
     if (rc != LP_OK)
         return rc;
     frame = lp_cursor_leaf(cursor);
-    rc = lp_spot_item(cursor->bucket, &frame->spot, frame->index, &item, err);
+    rc = lp_spot_item(cursor->tree, &frame->spot, frame->index, &item, err);
     if (rc != LP_OK)
         return rc;
     if (item.is_bucket)
         return lp_fail(err, LP_KV_EINCOMPATIBLE, "the cursor is on a bucket");
-    lp_cursors_save(cursor->bucket);
+    lp_cursors_save(cursor->bucket->cursors);
     if (cursor->state != LP_CURSOR_SAVED)
         return lp_fail(err, LP_ENOMEM, "no memory for the cursor's key");
     return lp_bucket_delete(cursor->bucket, (struct lp_slice){cursor->key, cursor->key_size}, err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The open database, for the engine's own modules.
+ * The open database, for the engine's own modules: its state, and the file
+ * under it.  How it is opened and closed is open.c's.
  *
  * `mutex` guards everything that more than one transaction looks at: the
  * current meta, the map, the list of readers, the lock's state.  It is held for

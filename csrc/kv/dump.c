@@ -7,7 +7,6 @@
  */
 #include "base/cleanup.h"
 #include "kv/bucket.h"
-#include "kv/cursor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,7 +101,7 @@ static int dive_step(struct dive *dive, struct lp_error *err)
     }
     bytes = LP_PAGE_ELEMENT + item.key.size + (item.is_bucket ? 0 : item.value.size);
     if (bytes > dive->bytes)
-        return lp_tx_corrupt(level.bucket->tx, LP_KV_NO_PAGE,
+        return lp_tx_corrupt(level.bucket->tree.tx, LP_KV_NO_PAGE,
                              "more elements than the file can hold: they overlap, or a cycle", err);
     dive->bytes -= bytes;
     return item.is_bucket ? dive_enter(dive, level.bucket, &item, err)

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whole reads and writes: a call that did a part is made again for the rest, and
+ * one that a signal interrupted from where it was.
+ */
 #include "kv/file.h"
 
 #include "base/cleanup.h"

@@ -31,18 +31,18 @@ static int layout_leave_page(struct lp_tx *tx, struct lp_node *node, struct lp_e
 
 /* --- settle: join what is too small --------------------------------------- */
 
-static bool layout_small(const struct lp_bucket *bucket, const struct lp_node *node)
+static bool layout_small(const struct lp_tree *tree, const struct lp_node *node)
 {
-    return node->shrunk && (node->count < (node->leaf ? 2U : 3U) ||
-                            lp_node_bytes(node) < bucket->tx->page_size / 4);
+    return node->shrunk &&
+           (node->count < (node->leaf ? 2U : 3U) || lp_node_bytes(node) < tree->tx->page_size / 4);
 }
 
 /* Takes child i, which is empty, out of its parent. */
-static int layout_remove_child(struct lp_bucket *bucket, struct lp_node *parent, uint32_t i,
+static int layout_remove_child(struct lp_tree *tree, struct lp_node *parent, uint32_t i,
                                struct lp_error *err)
 {
     struct lp_node *child = parent->inodes[i].child;
-    int rc = layout_leave_page(bucket->tx, child, err);
+    int rc = layout_leave_page(tree->tx, child, err);
 
     if (rc != LP_OK)
         return rc;
@@ -53,22 +53,22 @@ static int layout_remove_child(struct lp_bucket *bucket, struct lp_node *parent,
 
 /* Joins children i and i + 1.  The right one's first key may be greater than
  * keys below its first child; its parent's key for it is not. */
-static int layout_join(struct lp_bucket *bucket, struct lp_node *parent, uint32_t i,
+static int layout_join(struct lp_tree *tree, struct lp_node *parent, uint32_t i,
                        struct lp_error *err)
 {
     struct lp_inode *bound = &parent->inodes[i + 1];
     struct lp_node *left;
     struct lp_node *right;
-    int rc = lp_bucket_child_node(bucket, &parent->inodes[i], err);
+    int rc = lp_tree_child_node(tree, &parent->inodes[i], err);
 
     if (rc == LP_OK)
-        rc = lp_bucket_child_node(bucket, bound, err);
+        rc = lp_tree_child_node(tree, bound, err);
     if (rc != LP_OK)
         return rc;
     left = parent->inodes[i].child;
     right = bound->child;
     if (left->leaf != right->leaf)
-        return lp_tx_corrupt(bucket->tx, right->page, "leaves at different depths", err);
+        return lp_tx_corrupt(tree->tx, right->page, "leaves at different depths", err);
     if (!right->leaf && right->count > 0) {
         struct lp_inode *first = &right->inodes[0];
 
@@ -82,10 +82,10 @@ static int layout_join(struct lp_bucket *bucket, struct lp_node *parent, uint32_
     if (rc != LP_OK)
         return rc;
     left->shrunk = true;
-    return layout_remove_child(bucket, parent, i + 1, err);
+    return layout_remove_child(tree, parent, i + 1, err);
 }
 
-static int layout_settle(struct lp_bucket *bucket, struct lp_node *node, struct lp_error *err)
+static int layout_settle(struct lp_tree *tree, struct lp_node *node, struct lp_error *err)
 {
     int rc = LP_OK;
 
@@ -93,16 +93,16 @@ static int layout_settle(struct lp_bucket *bucket, struct lp_node *node, struct 
         return LP_OK;
     for (uint32_t i = 0; rc == LP_OK && i < node->count; i++) {
         if (node->inodes[i].child != NULL)
-            rc = layout_settle(bucket, node->inodes[i].child, err);
+            rc = layout_settle(tree, node->inodes[i].child, err);
     }
     for (uint32_t i = 0; rc == LP_OK && i < node->count;) {
         const struct lp_node *child = node->inodes[i].child;
 
         if (child != NULL && child->count == 0) {
-            rc = layout_remove_child(bucket, node, i, err);
-        } else if (child != NULL && node->count > 1 && layout_small(bucket, child)) {
+            rc = layout_remove_child(tree, node, i, err);
+        } else if (child != NULL && node->count > 1 && layout_small(tree, child)) {
             i -= i > 0 ? 1 : 0;
-            rc = layout_join(bucket, node, i, err);
+            rc = layout_join(tree, node, i, err);
         } else {
             i++;
         }
@@ -111,24 +111,24 @@ static int layout_settle(struct lp_bucket *bucket, struct lp_node *node, struct 
 }
 
 /* A root with one child is not needed; one without any is an empty leaf. */
-static int layout_collapse(struct lp_bucket *bucket, struct lp_error *err)
+static int layout_collapse(struct lp_tree *tree, struct lp_error *err)
 {
     int rc = LP_OK;
 
-    while (rc == LP_OK && !bucket->node->leaf && bucket->node->count == 1) {
-        struct lp_node *root = bucket->node;
+    while (rc == LP_OK && !tree->node->leaf && tree->node->count == 1) {
+        struct lp_node *root = tree->node;
 
-        rc = lp_bucket_child_node(bucket, &root->inodes[0], err);
+        rc = lp_tree_child_node(tree, &root->inodes[0], err);
         if (rc == LP_OK)
-            rc = layout_leave_page(bucket->tx, root, err);
+            rc = layout_leave_page(tree->tx, root, err);
         if (rc == LP_OK) {
-            bucket->node = root->inodes[0].child;
+            tree->node = root->inodes[0].child;
             root->inodes[0].child = NULL;
             lp_node_free(root);
         }
     }
-    if (bucket->node->count == 0)
-        bucket->node->leaf = true;
+    if (tree->node->count == 0)
+        tree->node->leaf = true;
     return rc;
 }
 
@@ -175,7 +175,7 @@ static uint32_t layout_cut_at(const struct lp_node *node, uint64_t bytes, uint64
 }
 
 /* Cuts child i of `parent` into as many pages as it needs. */
-static int layout_cut(struct lp_bucket *bucket, struct lp_node *parent, uint32_t i,
+static int layout_cut(struct lp_tree *tree, struct lp_node *parent, uint32_t i,
                       struct lp_error *err)
 {
     struct lp_node *node = parent->inodes[i].child;
@@ -183,7 +183,7 @@ static int layout_cut(struct lp_bucket *bucket, struct lp_node *parent, uint32_t
     bool scattered = parent->scattered;
 
     for (;;) {
-        uint32_t at = layout_cut_at(node, bytes, bucket->tx->page_size);
+        uint32_t at = layout_cut_at(node, bytes, tree->tx->page_size);
         struct lp_inode inode = {0};
         struct lp_node *right;
         int rc;
@@ -207,7 +207,7 @@ static int layout_cut(struct lp_bucket *bucket, struct lp_node *parent, uint32_t
     }
 }
 
-static int layout_shape(struct lp_bucket *bucket, struct lp_node *node, struct lp_error *err)
+static int layout_shape(struct lp_tree *tree, struct lp_node *node, struct lp_error *err)
 {
     int rc = LP_OK;
 
@@ -216,7 +216,7 @@ static int layout_shape(struct lp_bucket *bucket, struct lp_node *node, struct l
 
         if (inode->child == NULL)
             continue;
-        rc = layout_shape(bucket, inode->child, err);
+        rc = layout_shape(tree, inode->child, err);
         if (rc == LP_OK) {
             const struct lp_inode *first = &inode->child->inodes[0];
 
@@ -224,23 +224,23 @@ static int layout_shape(struct lp_bucket *bucket, struct lp_node *node, struct l
             inode->key = first->key;
             inode->key_size = first->key_size;
             inode->flags = 0;
-            rc = layout_cut(bucket, node, i, err);
+            rc = layout_cut(tree, node, i, err);
         }
     }
     return rc;
 }
 
 /* Shapes the whole tree; a root that is too large gets a root above it. */
-static int layout_shape_root(struct lp_bucket *bucket, struct lp_error *err)
+static int layout_shape_root(struct lp_tree *tree, struct lp_error *err)
 {
-    int rc = layout_shape(bucket, bucket->node, err);
+    int rc = layout_shape(tree, tree->node, err);
 
     while (rc == LP_OK) {
-        struct lp_node *old = bucket->node;
+        struct lp_node *old = tree->node;
         struct lp_node *root;
         struct lp_inode inode = {0};
 
-        if (layout_cut_at(old, lp_node_bytes(old), bucket->tx->page_size) == 0)
+        if (layout_cut_at(old, lp_node_bytes(old), tree->tx->page_size) == 0)
             return LP_OK;
         root = lp_node_new(false, err);
         if (root == NULL)
@@ -254,35 +254,36 @@ static int layout_shape_root(struct lp_bucket *bucket, struct lp_error *err)
             return rc;
         }
         root->scattered = old->scattered;
-        bucket->node = root;
-        rc = layout_cut(bucket, root, 0, err);
+        tree->node = root;
+        rc = layout_cut(tree, root, 0, err);
     }
     return rc;
 }
 
 /* --- measure -------------------------------------------------------------- */
 
-static int layout_measure(struct lp_bucket *bucket, struct lp_node *node, uint64_t *pages,
+static int layout_measure(struct lp_tree *tree, struct lp_node *node, uint64_t *pages,
                           struct lp_error *err)
 {
     int rc = LP_OK;
 
     for (uint32_t i = 0; !node->leaf && rc == LP_OK && i < node->count; i++) {
         if (node->inodes[i].child != NULL)
-            rc = layout_measure(bucket, node->inodes[i].child, pages, err);
+            rc = layout_measure(tree, node->inodes[i].child, pages, err);
     }
     if (rc == LP_OK)
-        rc = layout_leave_page(bucket->tx, node, err);
-    node->run = lp_pages_for(lp_node_bytes(node), bucket->tx->page_size);
+        rc = layout_leave_page(tree->tx, node, err);
+    node->run = lp_pages_for(lp_node_bytes(node), tree->tx->page_size);
     *pages += node->run;
     return rc;
 }
 
 static bool layout_fits_inline(const struct lp_bucket *bucket)
 {
-    const struct lp_node *node = bucket->node;
+    const struct lp_node *node = bucket->tree.node;
 
-    if (bucket->parent == NULL || !node->leaf || lp_node_bytes(node) > bucket->tx->page_size / 4)
+    if (bucket->parent == NULL || !node->leaf ||
+        lp_node_bytes(node) > bucket->tree.tx->page_size / 4)
         return false;
     for (uint32_t i = 0; i < node->count; i++) {
         if ((node->inodes[i].flags & LP_INODE_BUCKET) != 0)
@@ -294,7 +295,7 @@ static bool layout_fits_inline(const struct lp_bucket *bucket)
 /* Gives the parent's leaf the bucket's header, with its page where inline. */
 static int layout_set_header(struct lp_bucket *bucket, bool inlined, struct lp_error *err)
 {
-    size_t size = LP_BUCKET_HEADER + (inlined ? (size_t)lp_node_bytes(bucket->node) : 0);
+    size_t size = LP_BUCKET_HEADER + (inlined ? (size_t)lp_node_bytes(bucket->tree.node) : 0);
     uint8_t *value = calloc(1, size);
     int rc;
 
@@ -302,7 +303,7 @@ static int layout_set_header(struct lp_bucket *bucket, bool inlined, struct lp_e
         return lp_fail(err, LP_ENOMEM, "no memory for a bucket's header");
     lp_store64(value + 8, bucket->sequence);
     if (inlined)
-        lp_node_write(bucket->node, value + LP_BUCKET_HEADER, 0, 0);
+        lp_node_write(bucket->tree.node, value + LP_BUCKET_HEADER, 0, 0);
     rc = lp_bucket_set_header(bucket->parent, (struct lp_slice){bucket->name, bucket->name_size},
                               value, size, err);
     if (rc != LP_OK) {
@@ -316,19 +317,19 @@ static int layout_set_header(struct lp_bucket *bucket, bool inlined, struct lp_e
 int lp_layout(struct lp_bucket *bucket, uint64_t *pages, struct lp_error *err)
 {
     bool inlined;
-    int rc = layout_settle(bucket, bucket->node, err);
+    int rc = layout_settle(&bucket->tree, bucket->tree.node, err);
 
     if (rc == LP_OK)
-        rc = layout_collapse(bucket, err);
+        rc = layout_collapse(&bucket->tree, err);
     if (rc != LP_OK)
         return rc;
     inlined = layout_fits_inline(bucket);
     if (inlined) {
-        rc = layout_leave_page(bucket->tx, bucket->node, err);
+        rc = layout_leave_page(bucket->tree.tx, bucket->tree.node, err);
     } else {
-        rc = layout_shape_root(bucket, err);
+        rc = layout_shape_root(&bucket->tree, err);
         if (rc == LP_OK)
-            rc = layout_measure(bucket, bucket->node, pages, err);
+            rc = layout_measure(&bucket->tree, bucket->tree.node, pages, err);
     }
     return rc == LP_OK && bucket->parent != NULL ? layout_set_header(bucket, inlined, err) : rc;
 }

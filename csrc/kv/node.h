@@ -9,7 +9,7 @@
 #ifndef LP_KV_NODE_H
 #define LP_KV_NODE_H
 
-#include "kv/tx.h"
+#include "kv/snapshot.h"
 
 enum {
     LP_INODE_BUCKET = 1,     /* leaf: the value is a bucket's header */

@@ -27,7 +27,7 @@
 #include "base/backoff.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "kv/tx.h"
+#include "kv/snapshot.h"
 
 #include <stdio.h>
 #include <sys/file.h>

@@ -6,7 +6,7 @@
  */
 #include "kv/walk.h"
 
-#include "kv/cursor.h"
+#include "kv/position.h"
 
 #include <stdlib.h>
 
@@ -21,7 +21,7 @@ struct walk {
 static int walk_spot(const struct walk *walk, struct lp_bucket *bucket, struct lp_spot *spot,
                      unsigned depth, struct lp_error *err)
 {
-    struct lp_tx *tx = bucket->tx;
+    struct lp_tx *tx = bucket->tree.tx;
     uint64_t epoch = tx->cache.epoch;
     int rc;
 
@@ -42,7 +42,7 @@ static int walk_spot(const struct walk *walk, struct lp_bucket *bucket, struct l
                 rc = lp_tx_corrupt(tx, spot->id, "the page changed while it was read", err);
         }
         if (rc == LP_OK)
-            rc = lp_spot_child(bucket, spot, i, &child, err);
+            rc = lp_spot_child(&bucket->tree, spot, i, &child, err);
         if (rc == LP_OK)
             rc = walk_spot(walk, bucket, &child, depth + 1, err);
     }
@@ -57,7 +57,7 @@ int lp_walk(struct lp_bucket *bucket, lp_walk_visit *visit, void *context, uint6
     int rc = lp_bucket_enter(bucket, err);
 
     if (rc == LP_OK)
-        rc = lp_spot_root(bucket, &root, err);
+        rc = lp_spot_root(&bucket->tree, &root, err);
     return rc == LP_OK ? walk_spot(&walk, bucket, &root, 0, err) : rc;
 }
 
@@ -85,11 +85,11 @@ int lp_todo_add_leaf(struct lp_todo *todo, struct lp_bucket *bucket, const struc
         struct lp_bucket *inner;
         struct lp_item item;
 
-        rc = lp_spot_item(bucket, spot, i, &item, err);
+        rc = lp_spot_item(&bucket->tree, spot, i, &item, err);
         if (rc != LP_OK || !item.is_bucket)
             continue;
         if (item.value.size > todo->bytes)
-            return lp_tx_corrupt(bucket->tx, spot->id, "inline buckets overlap", err);
+            return lp_tx_corrupt(bucket->tree.tx, spot->id, "inline buckets overlap", err);
         todo->bytes -= item.value.size;
         rc = lp_bucket_open_item(&inner, bucket, &item, err);
         if (rc == LP_OK) {
@@ -126,7 +126,7 @@ static int drop_visit(void *context, struct lp_bucket *bucket, const struct lp_s
 
     (void)depth;
     if (id != 0) {
-        run = spot->node != NULL ? spot->node->run : spot->page.size / bucket->tx->page_size;
+        run = spot->node != NULL ? spot->node->run : spot->page.size / bucket->tree.tx->page_size;
         rc = lp_extents_add(&drop->pages, id, run, err);
     }
     if (rc == LP_OK && lp_spot_leaf(spot))
@@ -137,12 +137,12 @@ static int drop_visit(void *context, struct lp_bucket *bucket, const struct lp_s
 /* Nothing is changed before everything was found. */
 static int drop_collect(struct drop *drop, struct lp_bucket *bucket, struct lp_error *err)
 {
-    uint64_t budget = bucket->tx->meta.pages + LP_DEPTH_MAX;
+    const struct lp_tx *tx = bucket->tree.tx;
+    uint64_t budget = tx->meta.pages + LP_DEPTH_MAX;
     int rc;
 
-    drop->todo.bytes = bucket->tx->meta.pages * bucket->tx->page_size;
+    drop->todo.bytes = tx->meta.pages * tx->page_size;
     rc = lp_todo_add(&drop->todo, bucket, err);
-
     if (rc != LP_OK) {
         lp_bucket_release(bucket);
         return rc;
@@ -151,7 +151,7 @@ static int drop_collect(struct drop *drop, struct lp_bucket *bucket, struct lp_e
         uint64_t nodes = budget; /* an inline bucket has no page to pay with */
 
         rc = lp_walk(drop->todo.buckets[i], drop_visit, drop,
-                     drop->todo.buckets[i]->root != 0 ? &budget : &nodes, err);
+                     drop->todo.buckets[i]->tree.root != 0 ? &budget : &nodes, err);
     }
     return rc;
 }
@@ -169,12 +169,12 @@ int lp_bucket_drop(struct lp_bucket *parent, struct lp_slice name, struct lp_err
         rc = lp_bucket_open(&bucket, parent, name, err);
     if (rc == LP_OK)
         rc = drop_collect(&drop, bucket, err);
-    lp_cursors_save(parent);
+    lp_cursors_save(parent->cursors);
     if (rc == LP_OK)
-        rc = lp_bucket_edit(parent, name, false, &leaf, &index, &exact, err);
+        rc = lp_tree_edit(&parent->tree, name, false, &leaf, &index, &exact, err);
     for (size_t i = 0; rc == LP_OK && i < drop.pages.used; i++)
-        rc =
-            lp_extents_add(&parent->tx->freed, drop.pages.at[i].start, drop.pages.at[i].count, err);
+        rc = lp_extents_add(&parent->tree.tx->freed, drop.pages.at[i].start, drop.pages.at[i].count,
+                            err);
     if (rc == LP_OK) {
         for (size_t i = 0; i < drop.todo.used; i++)
             lp_bucket_bury(drop.todo.buckets[i]);
@@ -204,7 +204,7 @@ static bool count_covered(struct lp_cursor *cursor, struct lp_slice prefix)
         return true;
     if (cursor->depth < 2 || parent->index + 1 >= lp_spot_count(&parent->spot))
         return false;
-    return lp_spot_key(cursor->bucket, &parent->spot, parent->index + 1, &next, NULL) == LP_OK &&
+    return lp_spot_key(cursor->tree, &parent->spot, parent->index + 1, &next, NULL) == LP_OK &&
            has_prefix(next, prefix);
 }
 
@@ -224,7 +224,7 @@ static int count_leaf(struct lp_cursor *cursor, struct lp_slice prefix, uint32_t
         uint32_t middle = low + (high - low) / 2;
         struct lp_slice key;
 
-        rc = lp_spot_key(cursor->bucket, &leaf->spot, middle, &key, err);
+        rc = lp_spot_key(cursor->tree, &leaf->spot, middle, &key, err);
         if (rc == LP_OK && has_prefix(key, prefix))
             low = middle + 1;
         else
@@ -234,7 +234,7 @@ static int count_leaf(struct lp_cursor *cursor, struct lp_slice prefix, uint32_t
     return rc;
 }
 
-static int count_bytes(struct lp_bucket *bucket, const struct lp_spot *spot, uint32_t from,
+static int count_bytes(const struct lp_tree *tree, const struct lp_spot *spot, uint32_t from,
                        uint32_t matches, uint64_t *bytes, struct lp_error *err)
 {
     int rc = LP_OK;
@@ -242,7 +242,7 @@ static int count_bytes(struct lp_bucket *bucket, const struct lp_spot *spot, uin
     for (uint32_t i = from; rc == LP_OK && i < from + matches; i++) {
         struct lp_item item;
 
-        rc = lp_spot_item(bucket, spot, i, &item, err);
+        rc = lp_spot_item(tree, spot, i, &item, err);
         if (rc == LP_OK)
             *bytes += item.key.size + (item.is_bucket ? 0 : item.value.size);
     }
@@ -267,9 +267,9 @@ static int count_siblings(struct lp_cursor *cursor, struct lp_slice prefix, uint
 
         if (!lp_page_key(&parent->spot.page, parent->index + 2, &key) || !has_prefix(key, prefix))
             break;
-        rc = lp_tx_page(cursor->bucket->tx, next.id, &next.page, err);
+        rc = lp_tx_page(cursor->tree->tx, next.id, &next.page, err);
         if (rc != LP_OK || !next.page.leaf || next.page.count == 0 ||
-            cursor->walked > cursor->bucket->tx->meta.pages)
+            cursor->walked > cursor->tree->tx->meta.pages)
             break; /* the cursor knows what to do with it */
         cursor->walked++;
         parent->index++;
@@ -277,7 +277,7 @@ static int count_siblings(struct lp_cursor *cursor, struct lp_slice prefix, uint
         leaf->index = next.page.count - 1;
         *total += next.page.count;
         if (bytes != NULL)
-            rc = count_bytes(cursor->bucket, &next, 0, next.page.count, bytes, err);
+            rc = count_bytes(cursor->tree, &next, 0, next.page.count, bytes, err);
     }
     return rc;
 }
@@ -296,7 +296,7 @@ static int count_from(struct lp_cursor *cursor, struct lp_slice prefix, uint64_t
         rc = count_leaf(cursor, prefix, &matches, err);
         whole = leaf->index + matches == lp_spot_count(&leaf->spot);
         if (rc == LP_OK && bytes != NULL)
-            rc = count_bytes(cursor->bucket, &leaf->spot, leaf->index, matches, bytes, err);
+            rc = count_bytes(cursor->tree, &leaf->spot, leaf->index, matches, bytes, err);
         *total += matches;
         if (rc != LP_OK || !whole)
             return rc;
@@ -334,18 +334,19 @@ struct measure {
 static int measure_visit(void *context, struct lp_bucket *bucket, const struct lp_spot *spot,
                          unsigned depth, struct lp_error *err)
 {
+    const struct lp_tree *tree = &bucket->tree;
     struct measure *measure = context;
     struct lp_bucket_stats *stats = measure->stats;
     bool leaf = lp_spot_leaf(spot);
     uint64_t bytes = LP_PAGE_HEADER;
-    uint64_t pages = spot->node != NULL ? spot->node->run : spot->page.size / bucket->tx->page_size;
+    uint64_t pages = spot->node != NULL ? spot->node->run : spot->page.size / tree->tx->page_size;
     int rc = LP_OK;
 
     for (uint32_t i = 0; rc == LP_OK && i < lp_spot_count(spot); i++) {
         struct lp_item item = {0};
 
-        rc = leaf ? lp_spot_item(bucket, spot, i, &item, err)
-                  : lp_spot_key(bucket, spot, i, &item.key, err);
+        rc = leaf ? lp_spot_item(tree, spot, i, &item, err)
+                  : lp_spot_key(tree, spot, i, &item.key, err);
         bytes += LP_PAGE_ELEMENT + item.key.size + item.value.size;
         stats->keys += leaf ? 1 : 0;
     }
@@ -371,18 +372,19 @@ static int measure_visit(void *context, struct lp_bucket *bucket, const struct l
 int lp_bucket_stats(struct lp_bucket *bucket, struct lp_bucket_stats *stats, struct lp_error *err)
 {
     struct measure measure = {.stats = stats};
-    uint64_t budget = bucket->tx->meta.pages + LP_DEPTH_MAX;
+    const struct lp_tx *tx = bucket->tree.tx;
+    uint64_t budget = tx->meta.pages + LP_DEPTH_MAX;
     int rc;
 
     memset(stats, 0, sizeof *stats);
-    measure.todo.bytes = bucket->tx->meta.pages * bucket->tx->page_size;
+    measure.todo.bytes = tx->meta.pages * tx->page_size;
     rc = lp_walk(bucket, measure_visit, &measure, &budget, err);
     while (rc == LP_OK && measure.todo.used > 0) {
         struct lp_bucket *inner = measure.todo.buckets[--measure.todo.used];
         uint64_t nodes = budget;
 
         stats->buckets++;
-        rc = lp_walk(inner, measure_visit, &measure, inner->root != 0 ? &budget : &nodes, err);
+        rc = lp_walk(inner, measure_visit, &measure, inner->tree.root != 0 ? &budget : &nodes, err);
         lp_bucket_release(inner);
     }
     lp_todo_free(&measure.todo);
