@@ -517,6 +517,7 @@ def test_a_conmon_that_names_somebody_else_as_its_container(
             f"""{AWAIT_START}
             answer='{{"pid": {victim.pid}}}'
             setsid sh -c 'sleep 1000; :' "$0" "$@" 3>&- 4<&- &
+            until [ "$(cat /proc/$!/comm)" = sh ] && grep -qa 1000 /proc/$!/cmdline; do :; done
             while [ $# -gt 0 ]; do [ $1 = --conmon-pidfile ] && echo $! >$2; shift; done
             echo "$answer" >&3"""
         )
