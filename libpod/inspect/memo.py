@@ -18,19 +18,18 @@ class Memo:
     """
 
     def __init__(self) -> None:
-        self._source: object = None
-        self._answer = b""
+        self._kept: tuple[object, bytes] = None, b""
+        """What the answer was made from, and the answer: replaced at once, for threads."""
 
     def ask(self, record: ContainerRecord, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What `make` says of `record`, or has said; the caller's own."""
         source = _source(record)
-        if source is not None and source == self._source:
-            answer: dict[str, Any] = pickle.loads(self._answer)
-            return answer
+        known, answer = self._kept
+        if source is not None and source == known:
+            kept: dict[str, Any] = pickle.loads(answer)
+            return kept
         made = make()
-        # An interrupt between the two loses the memo, and mixes up nothing.
-        self._source, self._answer = None, pickle.dumps(made)
-        self._source = source
+        self._kept = source, pickle.dumps(made)
         return made
 
 

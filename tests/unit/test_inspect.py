@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from libpod.inspect import Size, container_data, current_spec
+from libpod.inspect import Memo, Size, container_data, current_spec
 from libpod.inspect.host import human_size
 from libpod.state.errors import BadRecord
 from libpod.state.handles import ContainerRecord, Stored
@@ -261,3 +261,61 @@ def test_a_fresh_record() -> None:
 )  # fmt: skip
 def test_sizes_as_people_read_them(size: int, text: str) -> None:
     assert human_size(size) == text
+
+
+# --- the answer that is kept ----------------------------------------------------------
+
+
+def read_anew(record: ContainerRecord) -> ContainerRecord:
+    """What another reading of the same database gives."""
+    stored = Stored("/db", "ctr/1", record.config.encode(), record.state.encode())
+    anew = ContainerRecord(record.id, stored)
+    for name in ("name", "namespace", "pod_id", "netns"):
+        setattr(anew, name, getattr(record, name))
+    return anew
+
+
+def test_an_answer_is_kept_while_nothing_changes() -> None:
+    memo, made = Memo(), []
+
+    def ask(record: ContainerRecord) -> dict[str, Any]:
+        def make() -> dict[str, Any]:
+            made.append(record)
+            return inspect(record)
+
+        return memo.ask(record, make)
+
+    record = made_record = read_anew(ctr(1))
+    first = ask(record)
+    text = json.dumps(first)
+    change(first)
+    assert json.dumps(ask(read_anew(record))) == text
+    assert len(made) == 1
+    record = read_anew(record)
+    record.state.exit_code = 7
+    assert ask(read_anew(record))["State"]["ExitCode"] == 7
+    assert ask(read_anew(made_record))["State"]["ExitCode"] == 0
+    other = read_anew(ctr(1))
+    other.netns = "/run/netns/one"
+    assert ask(other)["NetworkSettings"]["SandboxKey"] == "/run/netns/one"
+    assert len(made) == 4
+
+
+def test_an_answer_is_not_kept_when_the_config_json_changes(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    record = ctr(1)
+    record.state.config_path = str(path)
+    memo = Memo()
+    for hostname in ("one", "two"):
+        path.write_text(json.dumps({**SPEC, "hostname": hostname}))
+        for _ in range(2):
+            found = memo.ask(record, lambda: inspect(record))
+            assert found["Config"]["Hostname"] == hostname
+    path.unlink()
+    assert memo.ask(record, lambda: {"made": "anew"}) == {"made": "anew"}
+
+
+def test_an_answer_with_health_checks_is_not_kept() -> None:
+    record = made(SPEC, health_check={"Test": ["CMD", "true"]})
+    memo = Memo()
+    assert memo.ask(record, lambda: {"asked": 1}) != memo.ask(record, lambda: {"asked": 2})
