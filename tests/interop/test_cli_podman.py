@@ -190,7 +190,8 @@ FORMATS = (
 
 
 def test_formats(both: Both) -> None:
-    both(create("one", "--label a=1 --label b=2 --volume /tmp:/data --tmpfs /t"))
+    # One mount: podman lists several in the random order of a map.
+    both(create("one", "--label a=1 --label b=2 --volume /tmp:/data"))
     for form in FORMATS:
         if "ImageID" in form:
             continue  # podman fails where there is no image
