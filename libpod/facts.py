@@ -166,7 +166,8 @@ class ContainerFacts:
 
         if self._shown is None:
             self._shown = inspect.Memo()
-        shown = data() if size else self._shown.ask(record, data)
+        asked_anew = size or self._stored is None  # the store may know it next time
+        shown = data() if asked_anew else self._shown.ask(record, data)
         self.record.recall(record)  # what was decoded serves the next time, too
         return shown
 
