@@ -60,19 +60,24 @@ static int make_cgroup(const char *directory)
     return mkdir(directory, 0755) == 0 || errno == EEXIST ? 0 : -1;
 }
 
-static int write_pid(const char *directory, pid_t pid)
+static int open_in_cgroup(const char *directory, const char *name)
 {
     char path[4096];
-    char text[16];
-    int length = snprintf(text, sizeof text, "%d", (int)pid);
-    int fits = snprintf(path, sizeof path, "%s/cgroup.procs", directory);
-    LP_CLOSE int fd = -1;
+    int length = snprintf(path, sizeof path, "%s/%s", directory, name);
 
-    if (fits < 0 || (size_t)fits >= sizeof path) {
+    if (length < 0 || (size_t)length >= sizeof path) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    fd = LP_RETRY(open(path, O_WRONLY | O_CLOEXEC));
+    return LP_RETRY(open(path, O_WRONLY | O_CLOEXEC));
+}
+
+static int write_pid(const char *directory, pid_t pid)
+{
+    char text[16];
+    int length = snprintf(text, sizeof text, "%d", (int)pid);
+    LP_CLOSE int fd = open_in_cgroup(directory, "cgroup.procs");
+
     if (fd < 0)
         return -1;
     return LP_RETRY(write(fd, text, (size_t)length)) == length ? 0 : -1;
@@ -93,11 +98,37 @@ static int enter_cgroup(const char *directory, pid_t pid, struct lp_error *err)
     return lp_fail_errno(err, "cannot move conmon into the cgroup %s", directory);
 }
 
-static void enter_cgroups(const struct lp_conmon_request *request, struct lp_conmon *c)
+/* Only version 1 has "tasks"; what cannot be opened is entered by us afterwards. */
+static struct lp_join *open_joins(const struct lp_conmon_request *request)
+{
+    struct lp_join *joins = malloc((request->cgroup_count + 1) * sizeof *joins);
+
+    for (size_t i = 0; joins != NULL && i < request->cgroup_count; i++) {
+        int fd = open_in_cgroup(request->cgroups[i], "tasks");
+
+        if (fd < 0 && errno == ENOENT && make_cgroup(request->cgroups[i]) == 0)
+            fd = open_in_cgroup(request->cgroups[i], "tasks");
+        joins[i] = (struct lp_join){.tasks_fd = fd};
+    }
+    return joins;
+}
+
+static void close_joins(struct lp_join *joins, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        lp_close_fd(&joins[i].tasks_fd);
+    free(joins);
+}
+
+/* What conmon did not enter by itself. */
+static void enter_others(const struct lp_conmon_request *request, const struct lp_join *joins,
+                         struct lp_conmon *c)
 {
     for (size_t i = 0; i < request->cgroup_count; i++) {
         struct lp_error failure;
 
+        if (joins[i].tasks_fd >= 0 && joins[i].error == 0)
+            continue;
         if (enter_cgroup(request->cgroups[i], c->process.pid, &failure) != LP_OK &&
             c->moved.code == LP_OK)
             c->moved = failure;
@@ -106,8 +137,9 @@ static void enter_cgroups(const struct lp_conmon_request *request, struct lp_con
 
 /* --- spawn and start byte ----------------------------------------------------- */
 
-static int spawn_conmon(const struct lp_conmon_request *request, int sync_fd, int start_fd,
-                        struct lp_process *process, struct lp_error *err)
+static int spawn_with_pipes(const struct lp_conmon_request *request, struct lp_join *joins,
+                            int sync_fd, int start_fd, struct lp_process *process,
+                            struct lp_error *err)
 {
     struct lp_spawn spawn = request->spawn;
     LP_FREE struct lp_fd_map *fds = malloc((spawn.fd_count + 2) * sizeof *fds);
@@ -120,7 +152,24 @@ static int spawn_conmon(const struct lp_conmon_request *request, int sync_fd, in
     fds[spawn.fd_count + 1] = (struct lp_fd_map){.from = start_fd, .to = CONMON_START_FD};
     spawn.fds = fds;
     spawn.fd_count += 2;
+    spawn.joins = joins;
+    spawn.join_count = request->cgroup_count;
     return lp_spawn(&spawn, process, err);
+}
+
+static int spawn_in_cgroups(const struct lp_conmon_request *request, int sync_fd, int start_fd,
+                            struct lp_conmon *c, struct lp_error *err)
+{
+    struct lp_join *joins = open_joins(request);
+    int rc;
+
+    if (joins == NULL)
+        return lp_fail(err, LP_ENOMEM, "no memory to start %s", request->spawn.path);
+    rc = spawn_with_pipes(request, joins, sync_fd, start_fd, &c->process, err);
+    if (rc == LP_OK)
+        enter_others(request, joins, c);
+    close_joins(joins, request->cgroup_count);
+    return rc;
 }
 
 int lp_conmon_begin(const struct lp_conmon_request *request, struct lp_conmon *c,
@@ -141,10 +190,9 @@ int lp_conmon_begin(const struct lp_conmon_request *request, struct lp_conmon *c
     LP_CLOSE int start_write = start[1];
 
     c->started = boot_time_now();
-    rc = spawn_conmon(request, sync_write, start_read, &c->process, err);
+    rc = spawn_in_cgroups(request, sync_write, start_read, c, err);
     if (rc != LP_OK)
         return rc;
-    enter_cgroups(request, c);
     /* A conmon that died already has closed the pipe; the end of file on the
      * other one will tell.  One byte fits an empty pipe, so this cannot block,
      * and our own read end, still open, keeps it from raising SIGPIPE. */

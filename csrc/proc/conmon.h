@@ -4,7 +4,7 @@
  * log and exit code.
  *
  *   lp_conmon_begin   spawns conmon, which waits for a byte on its start pipe,
- *                     moves it into its cgroups, writes the byte
+ *                     sees it into its cgroups, writes the byte
  *   lp_conmon_answer  reads the one line that conmon writes on its sync pipe
  *                     when the OCI runtime has created the container, or not
  *   lp_monitor_open   finds the monitor proper: conmon forks away from the

@@ -12,9 +12,9 @@
  *     before it unblocks.
  *  2. The child makes system calls only: no allocation, no locks, no stdio.
  *     What it needs is prepared by the parent in `struct plan`.
- *  3. The child writes to nothing but its stack and plan->step / plan->error;
- *     the parent reads these after clone() has returned, that is, after the
- *     child's exec or _exit.
+ *  3. The child writes to nothing but its stack, plan->step, plan->error and
+ *     the joins' errors; the parent reads these after clone() has returned,
+ *     that is, after the child's exec or _exit.
  *  4. The descriptors are moved in two steps: first every source is duplicated
  *     above all targets, then each is put on its target.  No source can be
  *     overwritten by an earlier target.
@@ -208,10 +208,21 @@ static void child_close_others(const struct plan *plan)
     child_close_span(next, INT32_MAX);
 }
 
+static void child_join(const struct lp_spawn *request)
+{
+    for (size_t i = 0; i < request->join_count; i++) {
+        struct lp_join *join = &request->joins[i];
+
+        if (join->tasks_fd >= 0 && LP_RETRY(write(join->tasks_fd, "0", 1)) < 0)
+            join->error = errno;
+    }
+}
+
 static int child_prepare(struct plan *plan)
 {
     const struct lp_spawn *request = plan->request;
 
+    child_join(request);
     plan->step = STEP_SESSION;
     if ((request->flags & LP_SPAWN_SESSION) != 0 && setsid() < 0)
         return -1;

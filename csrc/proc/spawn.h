@@ -37,6 +37,14 @@ struct lp_fd_map {
     int to;   /* its number in the child, there without close-on-exec */
 };
 
+/* A version 1 cgroup that the child enters by itself before it executes: a task
+ * that moves itself goes at once, whoever moves another process waits for an RCU
+ * grace period, 5 to 15 ms. */
+struct lp_join {
+    int tasks_fd; /* its "tasks" file, open for writing; -1: none */
+    int error;    /* out: the errno of the child's attempt, or 0 */
+};
+
 /* What to start.  Everything is borrowed for the length of the call. */
 struct lp_spawn {
     const char *path;  /* executed as it is: no search in PATH */
@@ -44,8 +52,10 @@ struct lp_spawn {
     char *const *envp; /* ends with NULL; the whole environment */
     const char *cwd;   /* NULL: the caller's */
     const struct lp_fd_map *fds;
-    size_t fd_count; /* 0, 1 and 2 are /dev/null unless mapped */
-    unsigned flags;  /* LP_SPAWN_* */
+    size_t fd_count;       /* 0, 1 and 2 are /dev/null unless mapped */
+    unsigned flags;        /* LP_SPAWN_* */
+    struct lp_join *joins; /* one that fails is told there and fails nothing */
+    size_t join_count;
 };
 
 /* A process; owned by whoever holds it, released by lp_process_close(). */

@@ -220,6 +220,37 @@ static void test_the_start_byte_comes_after_the_cgroup(void)
     CHECK(unlink(path) == 0 && rmdir(directory) == 0);
 }
 
+/* Version 1 has "tasks" too, which a task of its own may write without a wait. */
+static void test_a_version_1_cgroup_is_entered_from_inside(void)
+{
+    char pattern[] = "/tmp/lp-conmon-XXXXXX";
+    char *directory = make_directory(pattern);
+    const char *const cgroups[] = {directory};
+    char procs[64];
+    char tasks[64];
+    struct lp_conmon c;
+
+    (void)snprintf(procs, sizeof procs, "%s/cgroup.procs", directory);
+    (void)snprintf(tasks, sizeof tasks, "%s/tasks", directory);
+    write_file(procs, "");
+    write_file(tasks, "");
+    c = begin(AWAIT_START "echo $(cat $1/tasks) and $(cat $1/cgroup.procs)nothing >&3", directory,
+              cgroups, 1);
+    CHECK(c.moved.code == LP_OK);
+    CHECK(lp_conmon_answer(&c, after_ms(20000), NULL) == LP_OK);
+    check_answer(&c, "0 and nothing");
+    CHECK(end(&c) == 0);
+
+    CHECK(unlink(tasks) == 0 && symlink("/dev/full", tasks) == 0); /* refused from inside */
+    c = begin(AWAIT_START "[ $(cat $1/cgroup.procs) = $$ ] && echo moved >&3", directory, cgroups,
+              1);
+    CHECK(c.moved.code == LP_OK);
+    CHECK(lp_conmon_answer(&c, after_ms(20000), NULL) == LP_OK);
+    check_answer(&c, "moved");
+    CHECK(end(&c) == 0);
+    CHECK(unlink(procs) == 0 && unlink(tasks) == 0 && rmdir(directory) == 0);
+}
+
 /* The directory is made; a file system that is not a cgroup's has no file in it then. */
 static void test_a_cgroup_that_refuses_is_told(void)
 {
@@ -446,6 +477,7 @@ int main(void)
     CHECK_RUN(test_the_answer_of_a_child);
     CHECK_RUN(test_an_answer_without_end);
     CHECK_RUN(test_the_start_byte_comes_after_the_cgroup);
+    CHECK_RUN(test_a_version_1_cgroup_is_entered_from_inside);
     CHECK_RUN(test_a_cgroup_that_refuses_is_told);
     CHECK_RUN(test_only_the_pipes_and_what_was_asked_for);
     CHECK_RUN(test_a_conmon_that_cannot_be_started);
