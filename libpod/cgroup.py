@@ -197,8 +197,13 @@ class Cgroups:
     def remove(self, path: str) -> None:
         """Removes the directories of `path` and below; what is busy is logged."""
         for top in self.directories(path):
-            for directory in reversed(list(_tree(top))):
-                _rmdir(directory)
+            try:
+                os.rmdir(top)
+            except FileNotFoundError:
+                continue
+            except OSError:  # there are some below, or it is busy
+                for directory in reversed(list(_tree(top))):
+                    _rmdir(directory)
 
 
 def _kill(process: _spawn.Process) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from libpod import _spawn, attach
+from libpod import _spawn, attach, execfifo
 from libpod.cgroup import Usage
 from libpod.errors import Closed, LibpodError, SystemCallError
 from libpod.exits import LOST, Exit
@@ -58,6 +58,7 @@ class Launch:
         self.exit: Exit | None = None
         self._command = ""
         self._created_here = False
+        self._plain = False  # start and delete take nothing that only the runtime can do
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
@@ -80,6 +81,9 @@ class Launch:
     def prepare(self, spec: Mapping[str, Any]) -> None:
         """Makes the run directory and writes config.json."""
         self._command = next(iter(spec.get("process", {}).get("args", ())), "")
+        # Of the hooks some are run at the start and after the end.
+        only_by_runtime = spec.get("hooks") or (spec.get("linux") or {}).get("intelRdt")
+        self._plain = self.oci.is_plain and not only_by_runtime
         try:
             os.makedirs(self.bundle.run_dir, mode=0o700, exist_ok=True)
             _write_new(
@@ -204,7 +208,27 @@ class Launch:
         return attach.connect(self.bundle.directory)
 
     def start(self) -> None:
-        self.oci.start(self.bundle.container_id)
+        """Starts the command, without a program where none is needed."""
+        container_id = self.bundle.container_id
+        fifo = self.oci.fifo(container_id)
+        init = self._init
+        if self._plain and init is not None and execfifo.let_go(fifo, self.oci.path, init):
+            reach("start.let-go")
+            _unlink(fifo)
+        else:
+            self.oci.start(container_id)
+
+    def was_let_go(self) -> bool:
+        """Whether a created container's command goes on although the fifo is there: whoever
+        let it go was killed before he removed that.  It is removed."""
+        fifo = self.oci.fifo(self.bundle.container_id)
+        try:
+            if not self.has_process() or execfifo.is_held(fifo, self.pid):
+                return False
+        except FileNotFoundError:
+            return False
+        _unlink(fifo)
+        return True
 
     def send_signal(self, number: int) -> bool:
         """Signals the first process; whether it was still there."""
@@ -269,16 +293,26 @@ class Launch:
         reach("exit.monitor-ended")
         # Where the cgroup does not count, conmon leaves a file in its directory.
         oom = bool(usage.oom_kills) or os.path.exists(f"{bundle.directory}/oom")
-        try:
-            self.oci.delete(bundle.container_id)
-        except LibpodError as error:
-            log.warning("%s; clearing up without it", error.message)
-            cgroups.kill(bundle.cgroup)
-            remove_tree(self.oci.state_dir(bundle.container_id))
+        self._delete()
         reach("exit.deleted")
-        # Gone by now, unless the runtime had forgotten the container.
         cgroups.remove(bundle.cgroup)
         return usage, oom
+
+    def _delete(self) -> None:
+        """Ends what is left of it and has the OCI runtime forget it, without a program
+        where none is needed."""
+        container_id = self.bundle.container_id
+        asked = not self._plain
+        if asked:
+            try:
+                self.oci.delete(container_id)
+            except LibpodError as error:
+                log.warning("%s; clearing up without it", error.message)
+                asked = False
+        if not asked:
+            self.engine.host.cgroups.kill(self.bundle.cgroup)
+        # The runtime leaves it where a removal was cut short.
+        remove_tree(self.oci.state_dir(container_id))
 
     def forget_files(self) -> None:
         """Removes what conmon and the runtime keep for a running container, the exit file

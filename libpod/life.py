@@ -140,7 +140,7 @@ class Life(Guard):
         if found is not None:
             return found
         if launch is None:
-            launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
+            launch = self._adopt()
         try:
             if launch.has_monitor() or is_monitor(self.record.state.conmon_pid, self.id):
                 return None
@@ -156,7 +156,7 @@ class Life(Guard):
         somebody who asked the OCI runtime."""
         before = self.status
         state = self.record.state
-        if before is ContainerStatus.CREATED and self.oci.was_started(self.id):
+        if before is ContainerStatus.CREATED and self._was_started():
             state.started = state.started or time.time_ns()
             state.status = ContainerStatus.RUNNING
         if self.status is not ContainerStatus.CREATED:
@@ -167,6 +167,16 @@ class Life(Guard):
                 state.status = ContainerStatus.RUNNING
         if self.status is not before:
             self.save()
+
+    def _was_started(self) -> bool:
+        if self.oci.was_started(self.id):
+            return True
+        launched = self.launch or self._adopt()
+        try:
+            return launched.was_let_go()
+        finally:
+            if launched is not self.launch:
+                launched.close()
 
     def _cleans_up(self) -> bool:
         return self._owned or not self.engine.owners.another_lives(self.id)
@@ -228,8 +238,11 @@ class Life(Guard):
     def running(self) -> Launch:
         """Its processes, also those that another process has started."""
         if self.launch is None:
-            self.launch = Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
+            self.launch = self._adopt()
         return self.launch
+
+    def _adopt(self) -> Launch:
+        return Launch.adopt(self.engine, self.bundle(), self.oci, self.record.state.pid)
 
     def watched(self) -> Launch:
         """The same, with its `ended` set when the exit is final."""
@@ -312,7 +325,7 @@ class Life(Guard):
         """Starts the command of a created container.  One whose start failed is of no use:
         it is ended, and the caller has the error."""
         try:
-            self.oci.start(self.id)
+            self.running().start()
         except BaseException:
             self.end(self.watched(), 0, None)
             self.sync()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
-from libpod import _spawn
+from libpod import _spawn, execfifo
 from libpod.cgroup import Cgroups
 from libpod.errors import (
     CommandNotExecutable,
@@ -143,6 +143,7 @@ class OCIRuntime:
 
     Attributes:
         path, name: the runtime's binary.
+        is_plain: whether it is crun or runc itself, whose start is understood.
         conmon_path: the monitor's binary.
     """
 
@@ -161,6 +162,7 @@ class OCIRuntime:
         self.host = host
         self.path = path
         self.name = os.path.basename(path)
+        self.is_plain = execfifo.is_understood(path)
         self.conmon_path = conmon_path
         self.exit_dir = f"{tmp_dir}/exits"
         self._socket_dir = f"{tmp_dir}/socket"
@@ -180,6 +182,7 @@ class OCIRuntime:
         other = copy.copy(self)
         other.path = path
         other.name = os.path.basename(path)
+        other.is_plain = execfifo.is_understood(path)
         other._root = f"{self._roots}/{other.name}"
         return other
 
@@ -193,11 +196,14 @@ class OCIRuntime:
         """Where crun and runc keep what they know of a container."""
         return f"{self._root}/{container_id}"
 
+    def fifo(self, container_id: str) -> str:
+        """What holds a created container's first process back (see `libpod.execfifo`)."""
+        return f"{self.state_dir(container_id)}/exec.fifo"
+
     def was_started(self, container_id: str) -> bool:
-        """Whether a created container's command was started.  Both runtimes hold its first
-        process back with a fifo, which goes with the start; the runtime itself is asked
-        only where that is not there."""
-        if os.path.exists(f"{self.state_dir(container_id)}/exec.fifo"):
+        """Whether a created container's command was started: the fifo goes with the start;
+        the runtime itself is asked only where that is not there."""
+        if os.path.exists(self.fifo(container_id)):
             return False
         return self.status(container_id) in ("running", "paused")
 

@@ -32,6 +32,7 @@ from libpod import (
     Spec,
     Status,
     WaitTimeout,
+    execfifo,
 )
 
 SLEEP = ["sleep", "1000"]
@@ -730,3 +731,64 @@ def test_a_second_opener_does_not_refresh(options: dict[str, str], dirs: Dirs) -
     second = os.stat(f"{dirs.tmp}/alive")
     assert (first.st_ino, first.st_mtime_ns) == (second.st_ino, second.st_mtime_ns)
     assert first.st_mode & 0o7777 == 0o644
+
+
+# --- with and without a program ------------------------------------------------------------
+
+
+def test_no_program_for_start_and_delete(
+    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    run = rt._engine.host.run_tool
+
+    def run_tool(argv: list[str], *args: Any, **named: Any) -> Any:
+        asked.append(argv[3])
+        return run(argv, *args, **named)
+
+    monkeypatch.setattr(rt._engine.host, "run_tool", run_tool)
+    c = rt.create(box, SLEEP)
+    c.init()
+    assert oci_state(rt, c)["status"] == "created"
+    c.start()
+    assert oci_state(rt, c)["status"] == "running"
+    c.stop(grace=5)
+    c.cleanup()
+    assert asked == []
+    assert rt._engine.oci.status(c.id) == ""
+    assert not any(map(os.path.exists, rt._engine.host.cgroups.directories(c._life.cgroup)))
+
+
+def test_hooks_are_the_runtimes(rt: Runtime, rootfs: str, dirs: Dirs) -> None:
+    given = oci_spec(rootfs, ["true"])
+    for name in ("poststart", "poststop"):
+        script = f"touch {dirs.work}/{name}"
+        given.setdefault("hooks", {})[name] = [
+            {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}
+        ]
+    c = rt.new_container(given, rootfs=rootfs)
+    c.start()
+    assert c.wait(20) == 0
+    c.cleanup()
+    assert os.path.exists(f"{dirs.work}/poststart")
+    assert os.path.exists(f"{dirs.work}/poststop")
+    c.remove()
+
+
+def test_a_start_that_was_cut_short_is_seen(
+    rt: Runtime, options: dict[str, str], box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by whoever is killed after he let the first process go."""
+    c = rt.create(box, SLEEP)
+    c.init(detach=True)
+    launched = c._life.running()
+    fifo = rt._engine.oci.fifo(c.id)
+    assert launched._init is not None
+    assert execfifo.let_go(fifo, rt._engine.oci.path, launched._init)
+    launched.await_command(time.monotonic() + 20)
+    with Runtime(**options) as another:
+        found = another.get_container(c.id)
+        assert found.state.status is Status.RUNNING
+    assert not os.path.exists(fifo)
+    assert oci_state(rt, c)["status"] == "running"
+    c.stop(grace=5)
