@@ -17,6 +17,7 @@ import pytest
 from census import processes, settled
 from conftest import Dirs, await_output, containers_of
 from libpod import Runtime, RuntimeStopped, Spec, Status, UsedAfterFork
+from libpod.engine import Releaser
 from libpod.errors import LockTimeout
 from libpod.lockfile import LockFile
 
@@ -420,3 +421,35 @@ def test_shutdown_ends_the_waiting_of_other_threads(options: dict[str, str], box
     assert "goes on under its monitor" in str(ended[0])
     with Runtime(**options) as other:
         other.get_container(c.id).remove(force=True)
+
+
+def test_shutdown_lets_a_release_end(options: dict[str, str], box: Spec) -> None:
+    """It has all that it needs to its end."""
+    rt = Runtime(**options)
+    c = rt.start(box, SLEEP)
+    engine = rt.engine
+    done: list[str] = []
+
+    def release() -> None:
+        deadline = time.monotonic() + 60
+        while not engine.releaser._closing:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert engine.exits.read(c.id) is None
+        done.append("in time")
+
+    engine.releaser.submit(release)
+    rt.shutdown()
+    assert done == ["in time"]
+    with Runtime(**options) as other:
+        other.get_container(c.id).remove(force=True)
+
+
+def test_what_comes_after_the_shutdown_is_not_released() -> None:
+    """The next runtime does it."""
+    releaser = Releaser()
+    done: list[str] = []
+    releaser.close()
+    releaser.submit(lambda: done.append("too late"))
+    releaser.close()
+    assert done == []
