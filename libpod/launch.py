@@ -82,7 +82,7 @@ class Launch:
         self._command = next(iter(spec.get("process", {}).get("args", ())), "")
         try:
             os.makedirs(self.bundle.run_dir, mode=0o700, exist_ok=True)
-            _write_new(
+            _write_whole(
                 f"{self.bundle.directory}/config.json",
                 json.dumps(spec, separators=(",", ":")).encode(),
             )
@@ -315,12 +315,19 @@ def _is_stub(program: str) -> bool:
     return program == "/" or program.startswith("/memfd:")
 
 
-def _write_new(path: str, data: bytes) -> None:
-    """Writes a file that nobody else can have prepared."""
-    _unlink(path)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(data)
+def _write_whole(path: str, data: bytes) -> None:
+    """Writes a file that nobody else can have prepared, and that others see whole or not
+    at all."""
+    new = f"{path}.new"
+    _unlink(new)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.rename(new, path)
+    except BaseException:
+        _unlink(new)
+        raise
 
 
 def _unlink(path: str) -> None:
