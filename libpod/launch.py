@@ -227,10 +227,13 @@ class Launch:
         place lives on for some milliseconds after `start`, and dies of a signal that
         the command would have served, or loses it."""
         deadline = min(deadline, time.monotonic() + STUB_TIMEOUT)
-        while self._stub and _program(self.pid) == self._stub and self.has_process():
+        # Where another thread than the first one executes the command there is a moment
+        # at which the process is a zombie and has no program, but has not ended.
+        while self._stub and _program(self.pid) in (self._stub, "") and self.has_process():
             if time.monotonic() >= deadline:
                 return
             time.sleep(0.001)
+        self._stub = ""
 
     def kill_all(self) -> bool:
         """Ends every process of the container with SIGKILL; whether none is left."""

@@ -40,7 +40,7 @@ from libpod.errors import (
 from libpod.exits import LOST, Exit
 from libpod.failpoint import reach
 from libpod.guard import Guard
-from libpod.launch import Launch
+from libpod.launch import STUB_TIMEOUT, Launch
 from libpod.oci import Bundle
 from libpod.state.records import ContainerState, ContainerStatus
 from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
@@ -352,7 +352,9 @@ class Life(Guard):
             )
 
     def pause(self, launched: Launch) -> bool:
-        """Freezes it; False where it has ended just now."""
+        """Freezes it; False where it has ended just now.  runc takes a process that is
+        becoming the command for one that has ended, so that is waited for."""
+        launched.await_command(time.monotonic() + STUB_TIMEOUT)
         try:
             self.oci.pause(self.id)
         except OCIRuntimeFailed:
