@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from census import processes, settled
-from conftest import Dirs, Said, await_output, containers_of, read_log
+from conftest import Dirs, Said, await_output, containers_of, heard, read_log
 from libpod import (
     Container,
     ContainerExists,
@@ -58,14 +58,6 @@ def elsewhere(python: Python) -> Callable[[str], subprocess.Popen[str]]:
 
 
 Elsewhere = Callable[[str], "subprocess.Popen[str]"]
-
-
-def heard(child: subprocess.Popen[str]) -> str:
-    """The next line that the child says."""
-    assert child.stdout is not None
-    line = child.stdout.readline()
-    assert line, child.communicate()[1]
-    return line.strip()
 
 
 def await_status(container: Container, status: Status, timeout: float = 20) -> None:
