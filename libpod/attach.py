@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import select
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -37,6 +38,20 @@ _CHUNK = 8 * 1024
 """What we send in one packet; conmon cuts longer ones."""
 
 
+ACCEPT_TIMEOUT = 20.0
+"""Seconds in which a monitor must have accepted a connection."""
+
+# The kernel's: <linux/sock_diag.h>, <linux/unix_diag.h>.
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_UDIAG_SHOW_PEER = 4
+_UNIX_DIAG_PEER = 2
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_REQUEST = struct.Struct("=BBHIIIQ")  # unix_diag_req: ..., inode, what to show, any cookie
+_UNIX_DIAG_MSG_BYTES = 16
+_ATTRIBUTE = struct.Struct("=HHI")  # nlattr: length, type; the inode of the peer
+
+
 class PumpEnd(enum.Enum):
     """Why `Pump.run` returned."""
 
@@ -51,7 +66,15 @@ class PumpEnd(enum.Enum):
 
 
 def connect(bundle_directory: str) -> socket.socket:
-    """Connects to the monitor of the container in `bundle_directory`."""
+    """Connects to the monitor of the container in `bundle_directory`.
+
+    Returns when the monitor has accepted, since only then does it pass output on: a
+    container that is started before may have written all of its own by then.  Nothing
+    tells of that moment, so the kernel is asked again and again.
+
+    Raises `SystemCallError`; `errno` is ETIMEDOUT where the monitor did not accept within
+    ACCEPT_TIMEOUT.
+    """
     try:
         # Through the descriptor: a socket's path may have 107 bytes only.
         directory = os.open(bundle_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -63,7 +86,7 @@ def connect(bundle_directory: str) -> socket.socket:
         raise SystemCallError(
             f"cannot attach to the container in {bundle_directory}: {error.strerror}",
             error.errno or 0,
-            remedy="its monitor is gone, or the container has ended",
+            remedy="its monitor is gone or hangs, or the container has ended",
         ) from error
 
 
@@ -73,10 +96,48 @@ def _connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.connect(path)
+        _await_accepted(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _await_accepted(connection: socket.socket) -> None:
+    """Also returns where the monitor has gone: whoever reads then sees that."""
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    deadline = time.monotonic() + ACCEPT_TIMEOUT
+    pause = 0.0001
+    while not poller.poll(0) and not _is_accepted(connection):
+        if time.monotonic() >= deadline:
+            raise TimeoutError(
+                errno.ETIMEDOUT, f"its monitor did not accept within {ACCEPT_TIMEOUT:g} s"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+
+
+def _is_accepted(connection: socket.socket) -> bool:
+    """Whether the other end is somebody's: until it is accepted it has no inode.  A kernel
+    that cannot tell (without CONFIG_UNIX_DIAG) is taken at its best."""
+    import socket
+
+    inode = os.fstat(connection.fileno()).st_ino
+    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0, inode, _UDIAG_SHOW_PEER, (1 << 64) - 1)
+    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, 1, 0, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+            kernel.send(header + request)
+            answer = kernel.recv(4096, socket.MSG_DONTWAIT)
+        if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+            raise OSError("it answers with an error")
+        # The one attribute that was asked for comes first.
+        _, kind, peer = _ATTRIBUTE.unpack_from(answer, _HEADER.size + _UNIX_DIAG_MSG_BYTES)
+    except (OSError, struct.error) as error:
+        log.info("the kernel does not tell whether a connection is accepted: %s", error)
+        return True
+    return bool(kind != _UNIX_DIAG_PEER or peer)
 
 
 def parse_detach_keys(text: str) -> bytes:

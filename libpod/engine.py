@@ -89,8 +89,8 @@ class Engine:
     def close(self) -> None:
         """Ends its threads and closes its rooms, in this order; idempotent."""
         self.closed = True
+        self.releaser.close()  # first: what it is about needs all the others
         self.exits.close()
-        self.releaser.close()
         self.owners.close()
         self.locks.close()
         self.state.close()
@@ -206,7 +206,10 @@ class Releaser:
         self._closing = False
 
     def submit(self, job: Callable[[], None]) -> None:
+        """Has it done, unless this is closing: then it is left to the next runtime."""
         with self._lock:
+            if self._closing:
+                return
             self._jobs.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(

@@ -17,6 +17,7 @@ import select
 import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from libpod import _spawn, _sysface
@@ -156,13 +157,7 @@ class Host:
             leaders = {*sessions, *self.sessions_naming(naming)}
             found = {pid for pid in _all_pids() if _session_of(pid) in leaders} - killed.keys()
             quiet = 0 if found else quiet + 1
-            for pid in found:
-                try:
-                    killed[pid] = process = _spawn.open_process(pid)
-                    if _session_of(pid) in leaders:
-                        process.send_signal(signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            killed |= {pid: process for pid in found if (process := _kill_in(leaders, pid))}
         deadline = time.monotonic() + KILL_TIMEOUT
         for process in killed.values():
             if not process.ended(max(0.0, deadline - time.monotonic())):
@@ -307,6 +302,22 @@ def _bounding_set() -> frozenset[int]:
                 bits = int(line.split()[1], 16)
                 return frozenset(number for number in range(64) if bits >> number & 1)
     return frozenset()
+
+
+def _kill_in(sessions: Collection[int], pid: int) -> _spawn.Process | None:
+    """Kills a process that is in one of the sessions: what there is to wait for.  One that
+    has left them meanwhile goes on, as one that had left them before."""
+    try:
+        process = _spawn.open_process(pid)
+    except ProcessLookupError:
+        return None
+    # The number is looked at while the process is held: before, it may be another's.
+    if _session_of(pid) in sessions:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        return process
+    process.close()
+    return None
 
 
 def _all_pids() -> list[int]:

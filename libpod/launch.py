@@ -86,7 +86,7 @@ class Launch:
         self._plain = self.oci.is_plain and not only_by_runtime
         try:
             os.makedirs(self.bundle.run_dir, mode=0o700, exist_ok=True)
-            _write_new(
+            _write_whole(
                 f"{self.bundle.directory}/config.json",
                 json.dumps(spec, separators=(",", ":")).encode(),
             )
@@ -251,10 +251,13 @@ class Launch:
         place lives on for some milliseconds after `start`, and dies of a signal that
         the command would have served, or loses it."""
         deadline = min(deadline, time.monotonic() + STUB_TIMEOUT)
-        while self._stub and _program(self.pid) == self._stub and self.has_process():
+        # Where another thread than the first one executes the command there is a moment
+        # at which the process is a zombie and has no program, but has not ended.
+        while self._stub and _program(self.pid) in (self._stub, "") and self.has_process():
             if time.monotonic() >= deadline:
                 return
             time.sleep(0.001)
+        self._stub = ""
 
     def kill_all(self) -> bool:
         """Ends every process of the container with SIGKILL; whether none is left."""
@@ -349,12 +352,19 @@ def _is_stub(program: str) -> bool:
     return program == "/" or program.startswith("/memfd:")
 
 
-def _write_new(path: str, data: bytes) -> None:
-    """Writes a file that nobody else can have prepared."""
-    _unlink(path)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(data)
+def _write_whole(path: str, data: bytes) -> None:
+    """Writes a file that nobody else can have prepared, and that others see whole or not
+    at all."""
+    new = f"{path}.new"
+    _unlink(new)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.rename(new, path)
+    except BaseException:
+        _unlink(new)
+        raise
 
 
 def _unlink(path: str) -> None:

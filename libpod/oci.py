@@ -42,6 +42,10 @@ CREATE_TIMEOUT = 240.0
 TOOL_TIMEOUT = 60.0
 """Seconds that any other command of the OCI runtime may take."""
 
+FORK_TIMEOUT = 30.0
+"""Seconds from conmon's answer to the end of the process that we spawned, which the
+monitor has forked away from."""
+
 ABANDON_TIMEOUT = 5.0
 """Seconds for each step of clearing up after a creation that failed."""
 
@@ -246,6 +250,9 @@ class OCIRuntime:
                 line = self._await_answer(handshake, bundle, limit, stderr)
                 pid = _pid_of(line, bundle, command)
                 reach("init.answered")
+                # Its last work is to write the monitor's pid file: perhaps after the answer,
+                # which comes from the monitor.
+                handshake.process.ended(FORK_TIMEOUT)
                 monitor = self._monitor(handshake, bundle)
             except BaseException:
                 self.abandon(bundle, handshake)

@@ -68,7 +68,8 @@ class RootDir:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_fd"):  # else an interrupt came before it was made
+            self.close()
 
     def __repr__(self) -> str:
         return f"<RootDir {self.path!r}{' (closed)' if self._fd < 0 else ''}>"

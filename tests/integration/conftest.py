@@ -58,6 +58,18 @@ def pytest_configure(config: pytest.Config) -> None:
         mountns.unmount(UNIFIED)
 
 
+def heard(process: subprocess.Popen[str]) -> str:
+    """The next line that the process says; nothing after it is read, which a `communicate`
+    would then miss."""
+    assert process.stdout is not None
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(process.stdout.fileno(), 1)
+        assert byte, f"the process said {line!r} and ended: {process.communicate()[1]}"
+        line += byte
+    return line.decode().strip()
+
+
 def needed(program: str) -> str:
     """The path of a program that the tests cannot do without."""
     path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}")

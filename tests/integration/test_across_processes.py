@@ -9,24 +9,28 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from census import processes, settled
-from conftest import Dirs, Said, await_output, containers_of, read_log
+from conftest import Dirs, Said, await_output, containers_of, heard, read_log
 from libpod import (
     Container,
     ContainerExists,
     ContainerRemoved,
     ContainerStateInvalid,
     InvalidArgument,
+    LibpodError,
     NoSuchContainer,
     Runtime,
     Spec,
     StateType,
     Status,
 )
+from libpod.names import new_id
+from libpod.storage import Store
 
 pytestmark = pytest.mark.any_runtime
 
@@ -54,14 +58,6 @@ def elsewhere(python: Python) -> Callable[[str], subprocess.Popen[str]]:
 
 
 Elsewhere = Callable[[str], "subprocess.Popen[str]"]
-
-
-def heard(child: subprocess.Popen[str]) -> str:
-    """The next line that the child says."""
-    assert child.stdout is not None
-    line = child.stdout.readline()
-    assert line, child.communicate()[1]
-    return line.strip()
 
 
 def await_status(container: Container, status: Status, timeout: float = 20) -> None:
@@ -203,6 +199,32 @@ def test_a_rename_is_seen(elsewhere: Elsewhere, rt: Runtime, box: Spec) -> None:
     assert [stored.names for stored in rt.store.containers() if stored.id == c.id] == [("after",)]
     c.remove()
     other.remove()
+
+
+def test_a_rename_that_the_state_refuses(
+    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However busy others are with the old name meanwhile, it is the container's."""
+    c = rt.create(box, SLEEP, name="before")
+    ours = rt.store.container(c.id)
+    taken = []
+
+    def refuse(record: object, name: str) -> None:
+        with suppress(LibpodError):
+            store = Store(rt.store.graph_root, rt.store.run_root, lock_timeout=0)
+            taken.append(store.create_container(new_id(), "before").id)
+        raise ContainerExists(f"{name} is taken")
+
+    monkeypatch.setattr(rt.state, "rename_container", refuse)
+    try:
+        with pytest.raises(ContainerExists, match="after is taken"):
+            c.rename("after")
+        assert rt.store.containers() == [ours]
+        assert c.name == "before"
+    finally:
+        for container_id in taken:
+            rt.store.delete_container(container_id)
+        c.remove()
 
 
 def test_a_restart_elsewhere(elsewhere: Elsewhere, rt: Runtime, box: Spec) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 import libpod.container
 import libpod.oci
-from conftest import Dirs, Said, await_output, containers_of, remove_all
+from conftest import Dirs, Said, await_output, containers_of, needed, remove_all
 from libpod import (
     CommandNotExecutable,
     CommandNotFound,
@@ -501,6 +501,27 @@ def test_a_conmon_that_names_a_process_but_leaves_no_monitor(
     with pytest.raises(LibpodError) as caught:
         rt.run(box, SLEEP)
     check(caught.value, phase="create")
+
+
+def test_a_conmon_that_writes_its_pid_file_after_its_answer(
+    options: dict[str, str], script: Script, box: Spec
+) -> None:
+    """The real one's two processes do these at the same time."""
+    options["conmon_path"] = script(
+        "conmon",
+        f"""for word; do
+            shift
+            [ "$last" = --conmon-pidfile ] && path=$word && word=$word.late
+            last=$word
+            set -- "$@" "$word"
+        done
+        {needed("conmon")} "$@"
+        sleep 1
+        mv "$path.late" "$path"
+        """,
+    )
+    with Runtime(**options) as rt:
+        assert rt.run(box, ["true"]).exit_code == 0
 
 
 def test_a_conmon_that_names_somebody_else_as_its_container(

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+import libpod.launch
+from census import processes
 from conftest import Dirs, await_output, containers_of, remove_all
 from libpod import (
     Container,
@@ -32,8 +35,10 @@ from libpod import (
     Spec,
     Status,
     WaitTimeout,
+    _spawn,
     execfifo,
 )
+from libpod.launch import Launch
 
 SLEEP = ["sleep", "1000"]
 
@@ -387,6 +392,63 @@ def test_pause_freezes_all_processes(rt: Runtime, box: Spec) -> None:
     while os.path.getsize(c.log_path) == size:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_pause_waits_for_the_command(
+    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the OCI runtime's process becomes the command it looks as if it had ended."""
+    c = rt.start(box, SLEEP)
+    launched = c._life.running()
+    seen = ["/bin/sleep", "", launched._stub]
+    monkeypatch.setattr(libpod.launch, "_program", lambda pid: seen.pop())
+    pause = c._life.oci.pause
+
+    def pause_late(container_id: str) -> None:
+        assert seen == []
+        pause(container_id)
+
+    monkeypatch.setattr(c._life.oci, "pause", pause_late)
+    c.pause()
+    assert c.state.status is Status.PAUSED
+
+
+# The first thread ends, and another one becomes `sleep` when a line is typed.
+TWO_THREADS = """
+import ctypes, os, sys, threading, time
+def become():
+    sys.stdin.readline()
+    time.sleep(0.2)
+    os.execv("/bin/sleep", ["sleep", "1000"])
+threading.Thread(target=become).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_without_its_first_thread_is_not_the_command_yet(
+    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libpod.launch, "STUB_TIMEOUT", 60.0)
+    c = rt.start(box, SLEEP)
+    child = subprocess.Popen([sys.executable, "-c", TWO_THREADS], stdin=subprocess.PIPE)
+    launched = Launch(rt.engine, c._life.bundle(), c._life.oci)
+    try:
+        assert child.stdin is not None
+        launched.pid = child.pid
+        launched._stub = os.path.realpath(sys.executable)
+        launched._init = _spawn.open_process(child.pid)
+        deadline = time.monotonic() + 60
+        while processes()[child.pid].state != "Z":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.stdin.write(b"\n")
+        child.stdin.close()
+        launched.await_command(time.monotonic() + 60)
+        assert os.readlink(f"/proc/{child.pid}/exe") == os.path.realpath("/bin/sleep")
+    finally:
+        launched.close()
+        child.kill()
+        child.wait()
 
 
 def test_pause_and_unpause_in_the_wrong_state(rt: Runtime, box: Spec) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -61,6 +63,25 @@ def test_attaching_before_the_start_hears_all(rt: Runtime, box: Spec) -> None:
         assert Pump(connection, heard).run(soon()) is PumpEnd.CLOSED
     assert heard.text == {STDOUT: b"out\n", STDERR: b"err\n"}
     assert c.wait() == 0
+
+
+def test_a_monitor_that_is_late_misses_nothing(rt: Runtime, box: Spec) -> None:
+    """The command is started when the monitor has accepted: it can end within a moment."""
+    c = rt.create(box, ["echo", "out"])
+    c.init()
+    monitor = c._life.running().monitor_pid
+    os.kill(monitor, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            started = pool.submit(c.start_and_attach)
+            time.sleep(0.5)
+            assert os.path.exists(f"{c._life.oci.state_dir(c.id)}/exec.fifo")
+        finally:
+            os.kill(monitor, signal.SIGCONT)
+        heard = Heard()
+        with started.result(60) as connection:
+            assert Pump(connection, heard).run(soon()) is PumpEnd.CLOSED
+    assert heard.text[STDOUT] == b"out\n"
 
 
 def test_attaching_later_hears_the_rest(rt: Runtime, box: Spec) -> None:

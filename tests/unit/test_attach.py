@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libpod import InvalidArgument, SystemCallError
+from libpod import InvalidArgument, SystemCallError, attach
 from libpod.attach import (
     STDERR,
     STDOUT,
@@ -355,19 +356,76 @@ def test_wrong_detach_keys(text: str) -> None:
 # --- files in the bundle ------------------------------------------------------------------
 
 
-def test_connecting_to_a_path_that_is_longer_than_a_socket_may_have(tmp_path: object) -> None:
-    directory = f"{tmp_path}/{'d' * 200}"
-    os.mkdir(directory)
+@pytest.fixture
+def listener(tmp_path: object) -> Iterator[socket.socket]:
+    """A monitor that has not accepted yet, in the bundle `tmp_path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        here = os.open(directory, os.O_PATH)
+        here = os.open(str(tmp_path), os.O_PATH)
         listener.bind(f"/proc/self/fd/{here}/attach")
         os.close(here)
         listener.listen()
-        with connect(directory) as connection:
-            server, _ = listener.accept()
-            with server:
-                server.send(b"\x02x")
-                assert connection.recv(10) == b"\x02x"
+        yield listener
+
+
+def later(work: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(0.1, work)
+    timer.start()
+    return timer
+
+
+def test_connecting_to_a_path_that_is_longer_than_a_socket_may_have(
+    tmp_path: object, listener: socket.socket
+) -> None:
+    directory = f"{tmp_path}/{'d' * 200}"
+    os.mkdir(directory)
+    os.rename(f"{tmp_path}/attach", f"{directory}/attach")
+    accepted: list[tuple[socket.socket, object]] = []
+    timer = later(lambda: accepted.append(listener.accept()))
+    with connect(directory) as connection:
+        timer.join()
+        with accepted[0][0] as server:
+            server.send(b"\x02x")
+            assert connection.recv(10) == b"\x02x"
+
+
+def test_connecting_waits_until_it_is_accepted(tmp_path: object, listener: socket.socket) -> None:
+    steps: list[object] = []
+
+    def accept() -> None:
+        steps.append("accepting")
+        steps.append(listener.accept()[0])
+
+    timer = later(accept)
+    with connect(str(tmp_path)):
+        steps.append("connected")
+        timer.join()
+    for step in steps:
+        if isinstance(step, socket.socket):
+            step.close()
+    assert steps[0] == "accepting"
+
+
+def test_a_monitor_that_does_not_accept(
+    tmp_path: object, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach, "ACCEPT_TIMEOUT", 0.05)
+    with pytest.raises(SystemCallError, match="did not accept within 0.05 s") as caught:
+        connect(str(tmp_path))
+    assert caught.value.errno == errno.ETIMEDOUT and caught.value.remedy
+
+
+def test_a_monitor_that_goes_before_it_accepts(tmp_path: object, listener: socket.socket) -> None:
+    timer = later(listener.close)
+    with connect(str(tmp_path)) as connection:
+        timer.join()
+        assert Pump(connection, Heard()).run(soon()) is PumpEnd.CLOSED
+
+
+def test_a_kernel_that_cannot_tell_is_not_asked_again(
+    tmp_path: object, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach, "_SOCK_DIAG_BY_FAMILY", 99)
+    connect(str(tmp_path)).close()
 
 
 def test_connecting_where_nobody_listens(tmp_path: object) -> None:

@@ -299,6 +299,13 @@ def test_closed(tree: Path) -> None:
             use()
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_never_made() -> None:
+    """An interrupt came before the first line of its making."""
+    unmade = RootDir.__new__(RootDir)
+    del unmade
+
+
 def test_after_fork(root: RootDir) -> None:
     child = os.fork()
     if child == 0:
