@@ -425,24 +425,23 @@ class Life(Guard):
             self.engine.owners.disclaim(self.id)
 
     def rename(self, name: str) -> None:
-        """Gives it another name, in the container store and in the state."""
-        before = self.record.name
+        """Gives it another name, in the state and in the container store, whose locks are
+        held meanwhile.  Cut short between the two, it can be done again."""
+
+        def record() -> None:
+            self.engine.state.rename_container(self.record, name)
+            self.name = self.record.name
+            reach("rename.recorded")
+
         try:
-            self.engine.store.rename_container(self.id, name)
+            self.engine.store.rename_container(self.id, name, record)
         except DuplicateName as error:
             raise ContainerExists(
                 f'the container name "{name}" is in use by {error.container_id}',
                 container_id=self.id,
                 remedy="choose another name, or remove that container",
             ) from error
-        try:
-            reach("rename.stored")
-            self.engine.state.rename_container(self.record, name)
-            self.name = self.record.name
-            reach("rename.recorded")
-        except BaseException:
-            self.engine.store.rename_container(self.id, before)
-            raise
+        reach("rename.stored")
 
     def unmount(self) -> None:
         """Unmounts what was mounted for it on the host; once more is no error."""

@@ -28,7 +28,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from libpod import rundir
@@ -266,24 +266,34 @@ class Store:
 
     # --- change and removal ------------------------------------------------------------
 
-    def rename_container(self, container_id: str, name: str) -> None:
+    def rename_container(
+        self, container_id: str, name: str, record: Callable[[], None] = lambda: None
+    ) -> None:
         """Gives the container another name.  As in podman its layer keeps its own.
+
+        `record` writes the name down elsewhere.  It is called under the locks, when the
+        name is known to be free here and before it is in force: where it raises, nothing
+        was changed, and nobody can have taken the old name meanwhile.  What fails after it
+        is finished by calling this again.
 
         Raises:
             NoSuchStorageContainer: there is no such container.
             InvalidArgument: the name has a form that podman refuses.
             DuplicateName: another storage container has it.
+            Whatever `record` raises.
         """
         if not valid_name(name):
             raise InvalidArgument(f"{name!r} is not a container's name")
         with translated("cannot rename the storage container", container_id), self._changing():
             containers = self._containers.read()
-            record = self._known(containers.records.get(container_id), container_id)
+            known = self._known(containers.records.get(container_id), container_id)
             self._refuse_volatile(containers, container_id)
             if containers.names.get(name) == container_id:
+                record()
                 return
             self._refuse_name(containers, name)
-            _put_in_force((self._containers, containers.put({**record, "names": [name]})))
+            renamed = containers.put({**known, "names": [name]})
+            _put_in_force((self._containers, renamed), before=record)
 
     def delete_container(self, container_id: str) -> None:
         """Removes the container, its layer and its directories, durably.
@@ -531,14 +541,21 @@ def _read(table: Table) -> Snapshot:
         return table.read()
 
 
-def _put_in_force(*versions: tuple[Table, Snapshot], lasting: bool = True) -> None:
-    """New versions, one after the other; all are on the disk before the first is in force.
+def _put_in_force(
+    *versions: tuple[Table, Snapshot],
+    before: Callable[[], None] = lambda: None,
+    lasting: bool = True,
+) -> None:
+    """New versions, one after the other; all are on the disk before the first is in force,
+    and `before` is called between: where it raises, none comes into force.
 
     The caller holds the locks.  When this returns, and they are to be `lasting`, they
     outlive a power cut.
     """
     try:
-        for ready in [table.prepare(version) for table, version in versions]:
+        prepared = [table.prepare(version) for table, version in versions]
+        before()
+        for ready in prepared:
             ready.commit()
     finally:
         for table, _ in versions:

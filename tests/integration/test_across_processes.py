@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,12 +22,15 @@ from libpod import (
     ContainerRemoved,
     ContainerStateInvalid,
     InvalidArgument,
+    LibpodError,
     NoSuchContainer,
     Runtime,
     Spec,
     StateType,
     Status,
 )
+from libpod.names import new_id
+from libpod.storage import Store
 
 pytestmark = pytest.mark.any_runtime
 
@@ -203,6 +207,32 @@ def test_a_rename_is_seen(elsewhere: Elsewhere, rt: Runtime, box: Spec) -> None:
     assert [stored.names for stored in rt.store.containers() if stored.id == c.id] == [("after",)]
     c.remove()
     other.remove()
+
+
+def test_a_rename_that_the_state_refuses(
+    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However busy others are with the old name meanwhile, it is the container's."""
+    c = rt.create(box, SLEEP, name="before")
+    ours = rt.store.container(c.id)
+    taken = []
+
+    def refuse(record: object, name: str) -> None:
+        with suppress(LibpodError):
+            store = Store(rt.store.graph_root, rt.store.run_root, lock_timeout=0)
+            taken.append(store.create_container(new_id(), "before").id)
+        raise ContainerExists(f"{name} is taken")
+
+    monkeypatch.setattr(rt.state, "rename_container", refuse)
+    try:
+        with pytest.raises(ContainerExists, match="after is taken"):
+            c.rename("after")
+        assert rt.store.containers() == [ours]
+        assert c.name == "before"
+    finally:
+        for container_id in taken:
+            rt.store.delete_container(container_id)
+        c.remove()
 
 
 def test_a_restart_elsewhere(elsewhere: Elsewhere, rt: Runtime, box: Spec) -> None:

@@ -233,6 +233,29 @@ def test_rename(place: Path, store: Store) -> None:
     assert "names" not in records(place, "layers")[0]
 
 
+def test_a_rename_is_recorded_before_it_is_in_force(place: Path, store: Store) -> None:
+    """Under the locks: nobody can take the old name while it is not sure that it is free."""
+    made = store.create_container(new_id(), "old")
+    seen = []
+
+    def record() -> None:
+        seen.append(store.container(made.id).names)
+        with pytest.raises(LockTimeout):
+            opened(place, lock_timeout=0).create_container(new_id(), "other")
+
+    def refuse() -> None:
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        store.rename_container(made.id, "new", refuse)
+    assert opened(place).containers() == [made]
+    assert list(store.unowned()) == []
+    store.rename_container(made.id, "new", record)
+    store.rename_container(made.id, "new", record)  # to finish one that was cut short
+    assert seen == [("old",), ("new",)]
+    assert store.container(made.id).names == ("new",)
+
+
 @pytest.mark.parametrize(
     ("key", "name"), [("../x", "web"), ("", "web"), ("A" * 64, "web"), (None, ""), (None, "a/b")]
 )
