@@ -7,6 +7,7 @@ _Out: TypeAlias = Any  # where a result goes: int *, char *
 _In: TypeAlias = Any  # a struct to be read
 
 class _Lib:
+    LP_EINTERRUPTED: int
     LP_EREFUSED: int
     def lp_rundir_open(self, path: bytes, dirfd: _Out, err: _Error, /) -> int: ...
     def lp_rundir_make(self, path: bytes, mode: int, dirfd: _Out, err: _Error, /) -> int: ...
@@ -24,6 +25,7 @@ class _Lib:
     def lp_inroot_open(
         self, root: int, path: bytes, flags: int, fd: _Out, err: _Error, /
     ) -> int: ...
+    def lp_dirtree_remove(self, path: bytes, err: _Error, /) -> int: ...
 
 lib: _Lib
 ffi: Any  # _cffi_backend.FFI

@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from libpod import _spawn, traces
 from libpod.errors import ContainerRemoved, InternalError, LibpodError, LockGone, LockTimeout
-from libpod.launch import remove_tree
 from libpod.life import LIVE, Life, is_monitor
 from libpod.locks import FILE, FLOCK
 from libpod.state.errors import BadRecord
@@ -39,6 +38,7 @@ from libpod.state.records import ContainerStatus
 from libpod.storage.errors import NoSuchStorageContainer
 from libpod.storage.unowned import Unowned
 from libpod.traces import LAUNCH, Kind, Trace
+from libpod.trees import remove_tree
 
 if TYPE_CHECKING:
     from libpod.engine import Engine

@@ -24,6 +24,7 @@ from libpod.errors import Closed, LibpodError, SystemCallError
 from libpod.exits import LOST, Exit
 from libpod.failpoint import reach
 from libpod.oci import Bundle, OCIRuntime
+from libpod.trees import remove_tree
 
 if TYPE_CHECKING:
     import socket
@@ -370,19 +371,5 @@ def _write_whole(path: str, data: bytes) -> None:
 def _unlink(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:
-        return
-
-
-def remove_tree(path: str) -> None:
-    """Removes a directory of ours and all in it, following no link; it need not exist."""
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    remove_tree(entry.path)
-                else:
-                    _unlink(entry.path)
-        os.rmdir(path)
     except FileNotFoundError:
         return

@@ -25,6 +25,7 @@ if SANITIZE:
 
 INCLUDES = """
 #include "base/error.h"
+#include "sys/dirtree.h"
 #include "sys/hostaddr.h"
 #include "sys/inroot.h"
 #include "sys/mount.h"
@@ -33,7 +34,7 @@ INCLUDES = """
 #include "sys/sys.h"
 """
 
-ROOMS = ("hostaddr", "inroot", "mount", "path", "rundir")
+ROOMS = ("dirtree", "hostaddr", "inroot", "mount", "path", "rundir")
 
 ffi = FFI()
 with open("csrc/sys/cffi_sys.h") as declarations:

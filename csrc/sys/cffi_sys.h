@@ -6,6 +6,7 @@ typedef int... mode_t;
 typedef int... uid_t;
 typedef int... gid_t;
 
+#define LP_EINTERRUPTED ...
 #define LP_EREFUSED ...
 
 struct lp_error {
@@ -42,3 +43,6 @@ int lp_hostaddr_family(const char *text);
 
 /* inroot.h */
 int lp_inroot_open(int root, const char *path, int flags, int *fd, struct lp_error *err);
+
+/* dirtree.h */
+int lp_dirtree_remove(const char *path, struct lp_error *err);

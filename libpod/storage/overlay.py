@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterator
 
 from libpod.failpoint import reach
-from libpod.storage.trees import remove_tree
+from libpod.trees import remove_tree
 
 LINKS = "l"
 _LINK_BYTES = 16  # 26 characters of base32, as many as the original draws

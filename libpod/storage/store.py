@@ -56,8 +56,8 @@ from libpod.storage.records import (
 )
 from libpod.storage.status import overlay_status
 from libpod.storage.table import Members, Snapshot, Table
-from libpod.storage.trees import remove_tree
 from libpod.storage.unowned import Unowned, find_unowned
+from libpod.trees import remove_tree
 
 log = logging.getLogger("libpod.storage")
 

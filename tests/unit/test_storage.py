@@ -43,7 +43,6 @@ from libpod.storage import (
     Store,
     Unowned,
 )
-from libpod.storage.trees import remove_tree
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, or gives files to another user")
 
@@ -794,43 +793,6 @@ def test_the_import_is_light() -> None:
     loaded = set(done.stdout.decode().split())
     heavy = "asyncio dataclasses inspect pathlib shutil socket subprocess tempfile urllib"
     assert loaded.isdisjoint(heavy.split())
-
-
-# --- removing trees ------------------------------------------------------------------------
-
-
-def test_a_tree_as_deep_as_a_path_cannot_name(tmp_path: Path) -> None:
-    top = tmp_path / "tree"
-    top.mkdir()
-    fd = os.open(top, os.O_RDONLY)
-    for _ in range(3000):
-        os.mkdir("deeper", dir_fd=fd)
-        os.close(os.open("removed-1", os.O_CREAT, dir_fd=fd))
-        below = os.open("deeper", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    os.close(fd)
-    remove_tree(str(top))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_link_is_followed_out_of_a_tree(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    (outside / "kept").mkdir(parents=True)
-    top = tmp_path / "tree"
-    (top / "a/removed-1/c").mkdir(parents=True)
-    (top / "removed-1/full").mkdir(parents=True)
-    (top / "link").symlink_to(outside)
-    (top / "a/link").symlink_to(outside)
-    os.mkfifo(top / "a/fifo")
-    remove_tree(str(top))
-    assert (outside / "kept").is_dir()
-    assert not top.exists()
-    remove_tree(str(top))
-    top.symlink_to(outside)
-    with pytest.raises(OSError):
-        remove_tree(str(top))
-    assert (outside / "kept").is_dir()
 
 
 # --- many at once ----------------------------------------------------------------------------
