@@ -340,8 +340,7 @@ static void check_keep_first(void *context, uint64_t page, const char *text)
 int lp_check_find_free(struct lp_tx *tx, struct lp_extents *free_pages, struct lp_error *err)
 {
     struct first_fault first = {0};
-    struct check check = {
-        .tx = tx, .report = check_keep_first, .context = &first, .lenient = true};
+    struct check check = {.tx = tx, .report = check_keep_first, .context = &first, .lenient = true};
     int rc = check_begin(&check, err);
 
     if (rc == LP_OK)
