@@ -21,6 +21,7 @@ struct check {
     struct lp_tx *tx;
     lp_check_report *report;
     void *context;
+    bool lenient; /* a first key may be greater than the parent has it: a walk goes right */
     int faults;
     uint8_t *reached; /* a bit for each page of the file */
     uint8_t *freed;   /* the same, of the freelist */
@@ -126,6 +127,8 @@ static bool check_keys(struct check *check, const struct lp_page *page, uint64_t
         }
         if (i == 0 && low != NULL && lp_key_compare(key, *low) < 0)
             check_fault(check, id, "the first key is less than its parent's key for the page");
+        if (i == 0 && low != NULL && !check->lenient && lp_key_compare(key, *low) > 0)
+            check_fault(check, id, "the first key is not its parent's key for the page");
         if (i > 0 && lp_key_compare(previous, key) >= 0)
             check_fault(check, id, "keys %u and %u are not in order", i - 1, i);
         if (high != NULL && lp_key_compare(key, *high) >= 0)
@@ -337,7 +340,7 @@ static void check_keep_first(void *context, uint64_t page, const char *text)
 int lp_check_find_free(struct lp_tx *tx, struct lp_extents *free_pages, struct lp_error *err)
 {
     struct first_fault first = {0};
-    struct check check = {.tx = tx, .report = check_keep_first, .context = &first};
+    struct check check = {.tx = tx, .report = check_keep_first, .context = &first, .lenient = true};
     int rc = check_begin(&check, err);
 
     if (rc == LP_OK)

@@ -11,7 +11,9 @@
  *  2. After shape every node fits into a page, but for a leaf with few elements
  *     that need no more pages together and a branch with fewer than four, which
  *     take a run.
- *  3. Every branch key is the smallest key below its child.
+ *  3. Every branch key is the first key of its child, exactly: bbolt finds a
+ *     page in its parent by it, and where it is another one leaves the page's
+ *     old element there beside the new one.
  *  4. A page that a node was made from goes to `freed` exactly once: when the
  *     node goes (join, collapse) or when it is measured.
  */
@@ -51,33 +53,23 @@ static int layout_remove_child(struct lp_tree *tree, struct lp_node *parent, uin
     return LP_OK;
 }
 
-/* Joins children i and i + 1.  The right one's first key may be greater than
- * keys below its first child; its parent's key for it is not. */
+/* Joins children i and i + 1.  The right one's elements keep the keys that they
+ * have: of a page that is its exact first key, of a node shape sets it. */
 static int layout_join(struct lp_tree *tree, struct lp_node *parent, uint32_t i,
                        struct lp_error *err)
 {
-    struct lp_inode *bound = &parent->inodes[i + 1];
     struct lp_node *left;
     struct lp_node *right;
     int rc = lp_tree_child_node(tree, &parent->inodes[i], err);
 
     if (rc == LP_OK)
-        rc = lp_tree_child_node(tree, bound, err);
+        rc = lp_tree_child_node(tree, &parent->inodes[i + 1], err);
     if (rc != LP_OK)
         return rc;
     left = parent->inodes[i].child;
-    right = bound->child;
+    right = parent->inodes[i + 1].child;
     if (left->leaf != right->leaf)
         return lp_tx_corrupt(tree->tx, right->page, "leaves at different depths", err);
-    if (!right->leaf && right->count > 0) {
-        struct lp_inode *first = &right->inodes[0];
-
-        lp_inode_release(first, false);
-        first->key = bound->key;
-        first->key_size = bound->key_size;
-        first->flags = bound->flags;
-        bound->flags = 0;
-    }
     rc = lp_node_join(left, right, err);
     if (rc != LP_OK)
         return rc;

@@ -216,8 +216,11 @@ int lp_node_split(struct lp_node *node, uint32_t index, struct lp_node **right,
 
 int lp_node_join(struct lp_node *left, struct lp_node *right, struct lp_error *err)
 {
-    int rc = node_reserve(left, (uint64_t)left->count + right->count, err);
+    int rc;
 
+    if (right->count == 0) /* without an array, it may be */
+        return LP_OK;
+    rc = node_reserve(left, (uint64_t)left->count + right->count, err);
     if (rc != LP_OK)
         return rc;
     memcpy(&left->inodes[left->count], right->inodes, right->count * sizeof *right->inodes);

@@ -118,6 +118,8 @@ def test_in_turn(options: tuple[str, ...], tmp_path: Path, oracle: Oracle) -> No
             ours = digest(db)
         assert oracle.ask("digest", shared) == f"OK {ours}", f"turn {turn}"
         assert oracle.ask("digest", alone) == f"OK {ours}", f"turn {turn}"
+        with kv.Database(alone, read_only=True) as db:
+            assert db.check() == [], f"turn {turn}"
 
 
 @pytest.mark.parametrize("seed", range(5))

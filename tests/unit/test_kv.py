@@ -8,6 +8,7 @@ import hashlib
 import json
 import lzma
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -253,6 +254,49 @@ def test_buckets(path: Path) -> None:
             with pytest.raises(kv.BucketNotFound):
                 inner.get(b"k")
             assert outer.create_bucket(b"inner").get(b"k") is None
+        assert db.check() == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pages_first_key_is_its_parents_key_for_it(seed: int, path: Path) -> None:
+    """Exactly: bbolt's next change of a page finds it in its parent by that key."""
+    pick = random.Random(seed)
+    with kv.Database(path, sync=False, page_size=1024) as db:
+        fill(db, 3000)
+        left = list(range(3000))
+        while left:
+            with db.begin(write=True) as tx:
+                bucket = tx.bucket(b"b")
+                for _ in range(pick.choice((1, 10))):
+                    start = pick.randrange(len(left) + 1)
+                    for n in left[start : start + pick.choice((1, 20, 150))]:
+                        del bucket[b"key-%05d" % n]
+                        left.remove(n)
+            assert db.check() == []
+            with db.begin() as tx:
+                assert [int(key[4:]) for key in tx.bucket(b"b")] == left
+
+
+def test_check_tells_of_a_parents_key_that_is_not_the_first(path: Path) -> None:
+    with kv.Database(path, sync=False, page_size=1024, persist_freelist=False) as db:
+        with db.begin(write=True) as tx:
+            bucket = tx.create_bucket(b"b")
+            for n in range(0, 600, 2):
+                bucket[b"%05d" % n] = bytes(100)
+        branch = next(number for number, kind, _, _ in db.pages() if kind == "branch")
+    data = bytearray(path.read_bytes())
+    at = branch * 1024 + 2 * 16  # the second element: where its key is, its size
+    pos, size = struct.unpack_from("<II", data, at)
+    key = bytes(data[at + pos : at + pos + size])
+    data[at + pos + size - 1] -= 1  # still in order
+    path.write_bytes(data)
+    with kv.Database(path, sync=False) as db:
+        ((_, fault),) = db.check()
+        assert fault == "the first key is not its parent's key for the page"
+        with db.begin(write=True) as tx:  # which finds the free pages: the tree is whole
+            bucket = tx.bucket(b"b")
+            assert [int(key) for key in bucket] == list(range(0, 600, 2))
+            bucket[key] = b"changed, and with it its page's key in the parent"
         assert db.check() == []
 
 
