@@ -229,18 +229,30 @@ _V1_CONTROLLERS = frozenset(
 
 
 def _read(path: str) -> str:
-    """A kernel file's text, or "" where it is not there."""
+    """A kernel file's text, or "" where it is not there; without Python's file object,
+    which makes four more system calls: a dozen files are read for each container."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    parts = []
+    try:
+        while part := os.read(fd, 65536):
+            parts.append(part)
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode("ascii", "replace")
 
 
 def _write(path: str, text: str) -> None:
     try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(text)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         log.debug("cannot write %r to %s: %s", text, path, error)
 

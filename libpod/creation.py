@@ -67,6 +67,7 @@ def create(
         "id": container_id,
         "name": chosen,
         "created": created,
+        "rootfs": spec["root"].get("path", ""),
         "cgroup_parent": parent,
         "cgroup_manager": engine.config.cgroup_manager,
         "static_dir": directory,

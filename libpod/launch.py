@@ -80,13 +80,12 @@ class Launch:
         return launch
 
     def prepare(self, spec: Mapping[str, Any]) -> None:
-        """Makes the run directory and writes config.json."""
+        """Writes config.json."""
         self._command = next(iter(spec.get("process", {}).get("args", ())), "")
         # Of the hooks some are run at the start and after the end.
         only_by_runtime = spec.get("hooks") or (spec.get("linux") or {}).get("intelRdt")
         self._plain = self.oci.is_plain and not only_by_runtime
         try:
-            os.makedirs(self.bundle.run_dir, mode=0o700, exist_ok=True)
             _write_whole(
                 f"{self.bundle.directory}/config.json",
                 json.dumps(spec, separators=(",", ":")).encode(),

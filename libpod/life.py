@@ -203,8 +203,7 @@ class Life(Guard):
     @property
     def remove_at_end(self) -> bool:
         """Whether it is to go when it has ended; podman, too, knows it by this annotation."""
-        annotations = self.record.config.spec.get("annotations") or {}
-        return bool(annotations.get(AUTOREMOVE) == "TRUE")
+        return bool(self.record.config.annotations.get(AUTOREMOVE) == "TRUE")
 
     def is_detached(self) -> bool:
         """Whether it runs and no process looks after it."""
@@ -460,7 +459,10 @@ class Life(Guard):
 
     def unmount(self) -> None:
         """Unmounts what was mounted for it on the host; once more is no error."""
-        for path in self.record.config.mounts:
+        config = self.record.config
+        for path in config.mounts:
+            if path == config.shm_dir and config.no_shm_share:
+                continue  # nobody mounts it: /dev/shm is the container's own
             try:
                 self.engine.host.unmount(path)
             except SystemCallError as error:

@@ -438,7 +438,6 @@ class Runtime:
         self._check()
         host = self._engine.host
         asked = {
-            "rootfs": os.path.realpath(job.rootfs or ""),
             "labels": dict(job.labels),
             "stdin": stdin,
             "user": job.user or "",

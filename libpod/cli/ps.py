@@ -364,7 +364,7 @@ def _is_removed_at_end(view: View) -> bool:
     raw = view.record.stored.config
     if raw is not None and _AUTOREMOVE.encode() not in raw:
         return False  # spares the decoding of the spec
-    return bool((view.config.spec.get("annotations") or {}).get(_AUTOREMOVE) == "TRUE")
+    return bool(view.config.annotations.get(_AUTOREMOVE) == "TRUE")
 
 
 # --- all lines --------------------------------------------------------------------

@@ -122,7 +122,7 @@ def _no_id_maps() -> dict[str, Any]:
 class ContainerConfig(Record):
     """What a container is.  It does not change; `but` derives another one."""
 
-    __slots__ = ("_spec_json",)
+    __slots__ = ("_annotations", "_spec_flaw", "_spec_json")
 
     frozen = True
 
@@ -240,7 +240,14 @@ class ContainerConfig(Record):
             "umask": "0022",
         }
         super().__init__(**{**defaults, **members})
-        self._spec_json = encode_json(dict(spec))
+        # One in the spec's own form: in JSON there may be none.
+        self._keep_spec(encode_json(dict(spec)), _flaw_of(spec) or None)
+
+    def _keep_spec(self, encoded: bytes, flaw: str | None = None) -> None:
+        self._spec_json = encoded
+        # What is known of it once it was decoded, which takes as long as all the rest.
+        self._annotations: dict[str, Any] | None = None
+        self._spec_flaw = flaw
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -257,7 +264,26 @@ class ContainerConfig(Record):
                 key="config",
                 remedy="remove the container, or restore the database from a copy",
             )
+        annotations = found.get("annotations")
+        self._annotations = dict(annotations) if type(annotations) is dict else {}
         return found
+
+    @property
+    def annotations(self) -> Mapping[str, Any]:
+        """The spec's.  Raises `BadRecord`."""
+        if self._annotations is None:
+            self.spec  # noqa: B018  # keeps them
+        return self._annotations or {}
+
+    @property
+    def spec_flaw(self) -> str:
+        """What the spec lacks that podman could not live without; "" where it is sound.
+
+        Raises `BadRecord`.
+        """
+        if self._spec_flaw is None:
+            self._spec_flaw = _flaw_of(self.spec)
+        return self._spec_flaw
 
     @property
     def spec_json(self) -> bytes:
@@ -293,12 +319,12 @@ class ContainerConfig(Record):
                 config.values = decode_object(b"{" + raw[end + 1 :])
             except ValueError:
                 config.values = {}  # the mark was not what it seemed
-            config._spec_json = raw[len(_SPEC_FIRST) : end]
+            config._keep_spec(raw[len(_SPEC_FIRST) : end])
         else:
             config.values = {}
         if not config.values:
             config.values = decode_object(raw)
-            config._spec_json = encode_json(config.values.pop("spec", None))
+            config._keep_spec(encode_json(config.values.pop("spec", None)))
         config.check()
         return config
 
@@ -308,6 +334,8 @@ class ContainerConfig(Record):
     def but(self, **members: Any) -> ContainerConfig:
         copy = super().but(**members)
         copy._spec_json = self._spec_json
+        copy._annotations = self._annotations
+        copy._spec_flaw = self._spec_flaw
         return copy
 
 
@@ -471,13 +499,17 @@ def _check_container(config: ContainerConfig) -> None:
     for name in ("staticDir", "logPath"):
         _demand(config.values.get(name), f"{name} is missing")
     _demand(config.shm_dir or config.no_shm, "ShmDir is missing")
-    spec = config.spec
+    _demand(not config.spec_flaw, config.spec_flaw)
+
+
+def _flaw_of(spec: Mapping[str, Any]) -> str:
     for path, kind in _SPEC_SHAPE:
         value: Any = spec
         for name in path.split("."):
             value = value.get(name)
-        _demand(type(value) is kind, f"spec.{path} is not {_KINDS[kind]}")
-    _demand(spec["process"]["args"], "spec.process.args is empty")
+        if type(value) is not kind:
+            return f"spec.{path} is not {_KINDS[kind]}"
+    return "" if spec["process"]["args"] else "spec.process.args is empty"
 
 
 # A parent stands before what is in it.

@@ -129,7 +129,7 @@ class Rules(Tables):
                     container_id=container.id,
                     remedy="use remove_container_from_pod",
                 )
-            self._remove_container(tx, container.id, bucket)
+            self._remove_container(tx, container, bucket)
 
     def rename_container(self, container: ContainerRecord, name: str) -> None:
         with self._begin(write=True) as tx:
@@ -239,7 +239,7 @@ class Rules(Tables):
                     f"container {container.id} is not part of pod {pod.id}",
                     container_id=container.id,
                 )
-            self._remove_container(tx, container.id, bucket)
+            self._remove_container(tx, container, bucket)
             members.delete(key_of(container.id))
 
     def remove_pod_containers(self, pod: PodRecord) -> None:

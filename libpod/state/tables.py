@@ -379,6 +379,7 @@ class Tables:
             if members is not None:
                 bucket.put(POD_ID, key_of(container.pod_id))
                 members.put(key_of(container.id), key_of(container.name))
+        container.stored = Stored(self.path, container.stored.bucket, config, state)
 
     def _joined_pod(self, tx: Transaction, pod: PodRecord, container: ContainerRecord) -> Bucket:
         """The members of the pod that a new container joins."""
@@ -417,7 +418,10 @@ class Tables:
         users = bucket.create_bucket_if_not_exists(DEPENDENCIES)
         users.put(key_of(container.id), key_of(container.name))
 
-    def _remove_container(self, tx: Transaction, identifier: str, bucket: Bucket) -> None:
+    def _remove_container(
+        self, tx: Transaction, container: ContainerRecord, bucket: Bucket
+    ) -> None:
+        identifier = container.id
         dependents = self._dependents(identifier, bucket)
         if dependents:
             raise ContainerExists(
@@ -425,28 +429,37 @@ class Tables:
                 f"it: {', '.join(dependents)}",
                 container_id=identifier,
             )
-        self._forget(tx, identifier, bucket)
+        self._forget(tx, identifier, bucket, container)
 
-    def _forget(self, tx: Transaction, identifier: str, bucket: Bucket) -> None:
-        """Every row of a container but that in its pod."""
+    def _forget(
+        self,
+        tx: Transaction,
+        identifier: str,
+        bucket: Bucket,
+        known: ContainerRecord | None = None,
+    ) -> None:
+        """Every row of a container but that in its pod; `known` may have its config decoded."""
         key = key_of(identifier)
         sessions = inner(bucket, SESSIONS)
         for session in list(sessions) if sessions is not None else ():
             self._top(tx, EXEC_SESSIONS).delete(session)
-        for mention in self._mentions(tx, identifier, bucket):
+        stored = Stored(self.path, f"ctr/{identifier}", bucket.get(CONFIG), None)
+        container = ContainerRecord(identifier, stored)
+        if known is not None:
+            container.recall(known)
+        for mention in self._mentions(tx, container):
             mention.delete(key)
         self._unregister(tx, CONTAINER, identifier)
 
-    def _mentions(self, tx: Transaction, identifier: str, bucket: Bucket) -> list[Bucket]:
+    def _mentions(self, tx: Transaction, container: ContainerRecord) -> list[Bucket]:
         """The buckets of others that name this container, its pod's aside.
 
         A container whose config cannot be read can be removed all the same: then
         everybody is asked.
         """
         containers, volumes = self._top(tx, CONTAINERS), self._top(tx, VOLUMES)
-        stored = Stored(self.path, f"ctr/{identifier}", bucket.get(CONFIG), None)
         try:
-            config = ContainerRecord(identifier, stored).config
+            config = container.config
         except BadRecord as error:
             log.warning("%s; looking everywhere for what it needs", error.message)
             needed, used = list(containers), list(volumes)
