@@ -149,7 +149,10 @@ class Container(ContainerFacts):
 
         Raises `RuntimeStopped` where the runtime was shut down and nobody will know."""
         launched = self._life.launch
-        if launched is None or launched.exit is None:
+        if launched is not None and launched.is_awaited():
+            # That ends, whatever anybody has done to the container meanwhile.
+            self._life.check_process()
+        elif launched is None or launched.exit is None:
             launched = self._to_await()
         if launched is None:
             return True

@@ -152,10 +152,9 @@ def _make_storage(engine: Engine, config: ContainerConfig) -> None:
     reach("create.layered")
     try:
         os.mkdir(f"{config.static_dir}/shm", 0o700)
-        os.mkdir(f"{config.static_dir}/artifacts", 0o755)
     except OSError as error:
         raise SystemCallError(
-            f"cannot make the directories of a container in {config.static_dir}: {error.strerror}",
+            f"cannot make the directory {config.static_dir}/shm: {error.strerror}",
             error.errno or 0,
             phase="prepare",
             remedy="check the space on that file system",

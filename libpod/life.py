@@ -459,10 +459,7 @@ class Life(Guard):
 
     def unmount(self) -> None:
         """Unmounts what was mounted for it on the host; once more is no error."""
-        config = self.record.config
-        for path in config.mounts:
-            if path == config.shm_dir and config.no_shm_share:
-                continue  # nobody mounts it: /dev/shm is the container's own
+        for path in self.record.config.mounts:
             try:
                 self.engine.host.unmount(path)
             except SystemCallError as error:
@@ -471,8 +468,8 @@ class Life(Guard):
     def remove(self, ended: Launch | None = None) -> None:
         """Removes one that does not run, with all its files; the lock is gone after.
 
-        `ended` is a launch whose files go as well, after the record that needs them;
-        without it what a creation that was cut short may have left is looked for.
+        `ended` is a launch that was given back and whose files go as well, after the record
+        that needs them; without it what a creation that was cut short may have left is looked for.
         Where the removal is cut short, it can be done again.
         """
         engine = self.engine
@@ -480,7 +477,7 @@ class Life(Guard):
         reach("remove.begun")
         if ended is None:
             self.clear_unfinished()
-        self.unmount()
+            self.unmount()
         reach("remove.unmounted")
         with suppress(NoSuchStorageContainer):  # by podman, or at our last attempt
             engine.store.delete_container(self.id)

@@ -7,7 +7,9 @@ process lives, and must take it over when it has died.  A claim also tells that 
 container is just being made, and who was at work when something was cut short.
 
 Each runtime that looks after something has a directory below `tmp_dir/owners`,
-locked with flock as long as it lives, with an empty file for each container:
+locked with flock as long as it lives, with an empty file for each container.  They are
+links to one file: where inodes are made and removed at a high rate, ext4 takes ever
+longer to find one that is free.
 
  1. A directory is locked before it gets its name, so one that is not locked has
     lost its owner.
@@ -33,6 +35,9 @@ from libpod.errors import SystemCallError
 _SCRATCH = "."
 """How the name of a directory begins that is being made."""
 
+_LINKED = ".claim"
+"""What a directory's claims are links to."""
+
 _SCRATCH_AGE = 60.0
 """Seconds; nobody takes as long to make one."""
 
@@ -54,9 +59,9 @@ class Owners:
         """This process looks after the container from now on.  Raises `SystemCallError`."""
         try:
             with self._lock:
-                path = f"{self._directory()}/{container_id}"
+                own = self._directory()
                 self._inherited.discard(container_id)
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            _claim(own, container_id)
         except OSError as error:
             raise SystemCallError(
                 f"cannot claim container {container_id}: {error.strerror}",
@@ -104,7 +109,7 @@ class Owners:
     def living_claims(self) -> set[str]:
         """The IDs of all containers for which `lives` holds."""
         living = [path for path in self._directories() if not _is_dead(path)]
-        return {container_id for path in living for container_id in _names(path)}
+        return {container_id for path in living for container_id in _claims(path)}
 
     def dead(self) -> list[str]:
         """The directories whose owners have died, also those that were never finished."""
@@ -116,34 +121,30 @@ class Owners:
             if directory != self._own and _is_dead(directory):
                 with suppress(FileNotFoundError):
                     os.unlink(f"{directory}/{container_id}")
-                with suppress(OSError):  # there are others
-                    os.rmdir(directory)
+                _remove(directory)
 
     def inherit(self) -> Iterator[str]:
         """Takes over what dead owners have left: the IDs of the containers."""
         for directory in self._directories():
             if directory == self._own or not _is_dead(directory):
                 continue
-            for container_id in _names(directory):
+            for container_id in _claims(directory):
                 with self._lock:
                     own = self._directory()
                 with suppress(FileNotFoundError):
                     os.rename(f"{directory}/{container_id}", f"{own}/{container_id}")
                     self._inherited.add(container_id)
                     yield container_id
-            with suppress(OSError):  # somebody else was faster
-                os.rmdir(directory)
+            _remove(directory)
         for path in self._unfinished():
-            with suppress(FileNotFoundError):
-                os.rmdir(path)
+            _remove(path)
 
     def close(self) -> None:
         """Gives up what is left, for others to take over; idempotent."""
         with self._lock:
             if self._own is None:
                 return
-            with suppress(OSError):  # not empty: it is found without an owner
-                os.rmdir(self._own)
+            _remove(self._own)
             os.close(self._fd)
             self._own = None
 
@@ -157,6 +158,7 @@ class Owners:
                 os.mkdir(scratch, 0o700)
                 self._fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 fcntl.flock(self._fd, fcntl.LOCK_EX)
+                _make_empty(f"{scratch}/{_LINKED}")
                 os.rename(scratch, own)
                 self._own = own
             except BaseException:
@@ -166,8 +168,7 @@ class Owners:
 
     def _give_up(self, *paths: str) -> None:
         for path in paths:
-            with suppress(FileNotFoundError):
-                os.rmdir(path)
+            _remove(path)
         fd, self._fd, self._own = self._fd, -1, None
         if fd >= 0:
             os.close(fd)
@@ -194,6 +195,32 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def _claims(directory: str) -> list[str]:
+    return [name for name in _names(directory) if name != _LINKED]
+
+
+def _claim(directory: str, container_id: str) -> None:
+    path = f"{directory}/{container_id}"
+    try:
+        os.link(f"{directory}/{_LINKED}", path)
+    except FileExistsError:
+        return
+    except OSError:  # too many links, or a file system without them
+        _make_empty(path)
+
+
+def _make_empty(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
+def _remove(directory: str) -> None:
+    """One that nobody will claim in any more; with claims in it, it stays."""
+    with suppress(OSError):  # somebody else was faster
+        os.unlink(f"{directory}/{_LINKED}")
+    with suppress(OSError):
+        os.rmdir(directory)
 
 
 def _is_dead(directory: str) -> bool:
