@@ -375,7 +375,8 @@ def test_a_new_runtime_in_a_forked_child(rt: Runtime, options: dict[str, str], b
 def test_an_exit_without_closing(python: Python, options: dict[str, str], dirs: Dirs) -> None:
     """The interpreter ends although a watching thread waits; the container goes on."""
     child = python(
-        "rt = Runtime(**options); c = rt.start(box.but(stop_signal='KILL'), ['sleep', '1000']); say(c.id)"
+        "rt = Runtime(**options); c = rt.start(box.but(stop_signal='KILL'), ['sleep', '1000'])\n"
+        "say(c.id)"
     )
     out, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (0, "")
