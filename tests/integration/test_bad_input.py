@@ -731,7 +731,7 @@ def test_no_space_for_the_exit_file(
             except OSError:
                 break
         c.kill(signal.SIGKILL)
-        assert c.wait(30) == -1
+        assert c.wait(60) == -1
         for i in range(number):
             os.unlink(f"{dirs.tmp}/filler{i}")
         said.expect("died without an exit code")
@@ -790,7 +790,7 @@ def test_garbage_in_the_exit_file(
     c = rt.start(box, SLEEP)
     pid = c.state.pid
     put_exit_file(dirs, c.id, write(text))
-    assert c.wait(30) == -1
+    assert c.wait(60) == -1
     assert c.state.status is Status.EXITED
     assert not os.path.exists(f"/proc/{pid}/ns/pid")  # ended, if not reaped yet
     said.expect("the exit file of container .* holds no exit code")
@@ -802,7 +802,7 @@ def test_a_planted_link_is_not_followed(rt: Runtime, box: Spec, dirs: Dirs, said
     write("7")(secret)
     c = rt.start(box, SLEEP)
     put_exit_file(dirs, c.id, lambda path: os.symlink(secret, path))
-    assert c.wait(30) == -1
+    assert c.wait(60) == -1
     said.expect("the exit file of container .* is not a file")
     c.remove()
     with open(secret, encoding="ascii") as file:
@@ -815,7 +815,7 @@ def test_an_exit_file_that_is_no_file(
 ) -> None:
     c = rt.start(box, SLEEP)
     put_exit_file(dirs, c.id, os.mkfifo if kind == "fifo" else os.mkdir)
-    assert c.wait(30) == -1
+    assert c.wait(60) == -1
     said.expect("is not a file")
     said.allow("cannot remove the exit file")
     c.remove()
@@ -828,7 +828,7 @@ def test_a_link_planted_before_the_exit_is_replaced(rt: Runtime, box: Spec, dirs
     write("7")(secret)
     c = rt.start(box, ["sh", "-c", "sleep 0.3; exit 5"])
     os.symlink(secret, f"{dirs.tmp}/exits/{c.id}")
-    assert c.wait(30) == 5
+    assert c.wait(60) == 5
     c.remove()
     with open(secret, encoding="ascii") as file:
         assert file.read() == "7"
@@ -841,10 +841,10 @@ def test_an_exit_directory_that_went(
     other = rt.start(box, SLEEP)
     shutil.rmtree(f"{dirs.tmp}/exits")
     c.kill(signal.SIGKILL)
-    assert c.wait(30) == -1
+    assert c.wait(60) == -1
     said.expect("died without an exit code")
     other.stop()
-    assert other.wait(30) == -1
+    assert other.wait(60) == -1
     said.expect("died without an exit code")
     c.remove()
     other.remove()
@@ -856,14 +856,14 @@ def test_a_log_that_went(rt: Runtime, box: Spec) -> None:
     c = rt.start(box, ["sh", "-c", "echo up; sleep 0.3; echo on; exit 4"])
     await_output(c, b"up")
     os.unlink(c.log_path)
-    assert c.wait(30) == 4
+    assert c.wait(60) == 4
 
 
 def test_a_bundle_that_went(rt: Runtime, box: Spec, said: Said) -> None:
     c = rt.start(box, SLEEP)
     shutil.rmtree(os.path.dirname(c.log_path))
     c.stop()
-    assert c.wait(30) == 137
+    assert c.wait(60) == 137
     c.remove()
     said.allow("clearing up without it")
 

@@ -107,7 +107,9 @@ def leftovers(podman: SharedPodman, cgroups: set[str]) -> list[str]:
     """What is there when no container is."""
     base = podman.directory
     found = mentioning(podman)
-    found += [m for m in census.mounts() if str(base) in m and f"{base}/root/overlay " not in m]
+    found += [
+        m for m in census.mounts().values() if str(base) in m and f"{base}/root/overlay " not in m
+    ]
     found += sorted(path for path in census.cgroups(CGROUPS) - cgroups if not _is_owned(path))
     for room in ("root/overlay", "root/overlay/l", "tmp/exits", "tmp/owners"):
         known = {"l", ".has-mount-program"} if room == "root/overlay" else set()
@@ -537,7 +539,7 @@ def _removed(name: str) -> list[str]:
 
 
 def clear_as_a_boot_does(podman: SharedPodman, kind: str) -> None:
-    for line in sorted(census.mounts(), reverse=True):
+    for line in sorted(census.mounts().values(), reverse=True):
         target = line.split()[5]
         if str(podman.directory) in target:
             mountns.unmount(target)
