@@ -243,10 +243,11 @@ def test_a_lock_that_is_held_for_ever(
             )
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            monkeypatch.setattr(guard, "LOCK_TIMEOUT", 0.3)
             for verb in (c.start, c.remove, c.init, c.cleanup):
-                with pytest.raises(LockTimeout, match=f"pid {holder.pid}") as caught:
-                    verb()
+                with monkeypatch.context() as patched:
+                    patched.setattr(guard, "LOCK_TIMEOUT", 0.3)
+                    with pytest.raises(LockTimeout, match=f"pid {holder.pid}") as caught:
+                        verb()
                 assert caught.value.holder == holder.pid
             assert c.state.status is Status.CONFIGURED  # looking needs no lock
             assert len(rt.get_containers()) == 2
