@@ -159,8 +159,9 @@ test-all: need-test ## unit and integration tests on every CPython from 3.10 on 
 		$(MAKE) --no-print-directory VENV=.venv-$$version PYTHON="$$python" pytest </dev/null; \
 	done
 
-pytest: need-test $(VENV)/.built
-	$(BIN)/pytest tests/unit tests/integration
+pytest: need-test $(VENV)/.built # apart: a file of each may have the same name
+	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/integration
 
 wheel: need-build $(VENV)/.built ## sdist and wheel in dist/, checked in an environment of their own
 	@rm -rf dist

@@ -342,11 +342,10 @@ class Life(Guard):
         """The stop signal, the grace, then SIGKILL; returns when the exit is final.  Needs
         no lock."""
         if grace > 0 and stop_signal is not None:
-            deadline = time.monotonic() + grace
-            launched.await_command(deadline)
+            launched.await_command(time.monotonic() + STUB_TIMEOUT)
             signalled = launched.send_signal(stop_signal)
             reach("stop.signalled")
-            if signalled and launched.ended.wait(max(0.0, deadline - time.monotonic())):
+            if signalled and launched.ended.wait(grace):
                 return
             log.debug("container %s did not end within %g s", self.id, grace)
         none_left = launched.kill_all()

@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 from libpod import names
 
-SETTLE = 2.0
-"""Seconds for what ends asynchronously: a zombie of init's, the kernel's own removals."""
+SETTLE = 30.0
+"""Seconds for what ends asynchronously: a zombie of init's, the kernel's own removals.
+Only what is left for good takes them all."""
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds in which whoever it belongs to must have cleared what seems to be nobody's."""
 
 CGROUP_PARENT = "/libpod-core"
@@ -147,8 +148,11 @@ def settled(look: Callable[[], list[str]], seconds: float = SETTLE) -> list[str]
     return found
 
 
-def mounts() -> set[str]:
-    return {f"mount {line}" for line in _read("/proc/self/mountinfo").splitlines()}
+def mounts() -> dict[str, str]:
+    """Each mount's number, and what it is: where it is changes when others rename what is
+    above it."""
+    lines = _read("/proc/self/mountinfo").splitlines()
+    return {line.split()[0]: f"mount {line}" for line in lines}
 
 
 def cgroup_mounts() -> list[str]:
@@ -188,11 +192,11 @@ class Census:
 
     def differences(self) -> list[str]:
         """What has come or gone since; settles first, so it may take a while."""
-        return settled(self._look) or settled(self._nobodys, PATIENCE)
+        return settled(self._look) or self._nobodys()
 
     def left_outside(self) -> list[str]:
         """The same of what would outlive this process."""
-        return settled(self._outside) or settled(self._nobodys, PATIENCE)
+        return settled(self._outside) or self._nobodys()
 
     def left_cgroups(self) -> set[str]:
         """The cgroups of our containers that were not there."""
@@ -215,7 +219,7 @@ class Census:
             shutil.rmtree(os.path.join(self._base, name), ignore_errors=True)
 
     def _look(self) -> list[str]:
-        new_mounts = [f"new: {mount}" for mount in mounts() - self._mounts]
+        new_mounts = [f"new: {it}" for number, it in mounts().items() if number not in self._mounts]
         return changes(self._kept, own()) + sorted(new_mounts) + self._outside()
 
     def _outside(self) -> list[str]:
@@ -225,11 +229,20 @@ class Census:
         return sorted(found)
 
     def _nobodys(self) -> list[str]:
-        """Cgroups that came and have no living monitor: of a process that a test started,
-        or of somebody else who is just clearing up."""
+        """Cgroups that came, have no living monitor and stay: of a process that a test
+        started.  Others on this host make and clear up theirs meanwhile."""
+        stayed = self._without_monitor()
+
+        def look() -> list[str]:
+            stayed.intersection_update(self._without_monitor())
+            return sorted(f"nobody's: cgroup {path}" for path in stayed)
+
+        return settled(look, PATIENCE)
+
+    def _without_monitor(self) -> set[str]:
         new = cgroups() - self._cgroups
         owned = {word for process in _monitors() for word in process.argv} if new else set()
-        return sorted(f"nobody's: cgroup {path}" for path in new if not _ids(path) & owned)
+        return {path for path in new if not _ids(path) & owned}
 
     def _ours(self) -> set[str]:
         """IDs of our containers."""

@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 import census as counting
+
+
+def pytest_configure() -> None:
+    """What a shell that is not interactive starts in the background ignores Ctrl-C, and so
+    would all that the tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -273,8 +273,6 @@ def python(options: dict[str, str], rootfs: str) -> Iterator[Callable[..., subpr
         prelude = (
             "import os, signal, sys, threading, time\n"
             "from libpod import *\n"
-            # Whoever runs the tests in the background ignores Ctrl-C, and so would the child.
-            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             f"options = {options!r}\n"
             f"box = Spec(rootfs={rootfs!r})\n"
             "def say(*words): print(*words, flush=True)\n"

@@ -60,11 +60,11 @@ def elsewhere(python: Python) -> Callable[[str], subprocess.Popen[str]]:
 Elsewhere = Callable[[str], "subprocess.Popen[str]"]
 
 
-def await_status(container: Container, status: Status, timeout: float = 20) -> None:
+def await_status(container: Container, status: Status, timeout: float = 60) -> None:
     assert settled(lambda: [] if container.state.status is status else [container], timeout) == []
 
 
-def await_nothing(dirs: Dirs, timeout: float = 20) -> None:
+def await_nothing(dirs: Dirs, timeout: float = 60) -> None:
     assert settled(lambda: containers_of(dirs), timeout) == []
 
 
@@ -114,7 +114,7 @@ def test_what_is_started_here_can_be_paused_and_stopped_there(
     c.unpause()
     assert finished(elsewhere("say(rt.lookup_container('web').state.status.name)")) == ["RUNNING"]
     finished(elsewhere("rt.lookup_container('web').kill(9)"))
-    assert c.wait(20) == 137
+    assert c.wait(60) == 137
     c.remove()
 
 
@@ -124,8 +124,8 @@ def test_a_stop_elsewhere_leaves_the_usage_to_the_owner(
     """Who started it attached knows what it consumed, whoever ends it."""
     c = rt.start(box, ["sh", "-c", "echo up; while :; do :; done"], name="busy")
     await_output(c, b"up")
-    time.sleep(0.3)
-    (code,) = finished(elsewhere("c = rt.lookup_container('busy'); c.stop(); say(c.wait(20))"))
+    assert settled(lambda: [] if (c.usage.cpu_seconds or 0) > 0.1 else ["too little"]) == []
+    (code,) = finished(elsewhere("c = rt.lookup_container('busy'); c.stop(); say(c.wait(60))"))
     assert code == "137"
     await_status(c, Status.EXITED)
     assert c.usage.cpu_seconds is not None and c.usage.cpu_seconds > 0.1
@@ -152,7 +152,7 @@ def test_a_wait_in_another_process(elsewhere: Elsewhere, rt: Runtime, box: Spec)
     time.sleep(0.2)
     c.kill(signal.SIGTERM if c.record.config.stop_signal == signal.SIGTERM else signal.SIGKILL)
     assert finished(child) == ["137"]
-    assert c.wait(20) == 137
+    assert c.wait(60) == 137
     c.remove()
 
 
@@ -163,7 +163,7 @@ def test_a_wait_for_one_that_is_removed_at_its_end(
         c = rt.start(box, ["sh", "-c", "sleep 0.5; exit 7"], name="web")
         child = elsewhere("c = rt.lookup_container('web'); say('go'); say(c.wait())")
         assert heard(child) == "go"
-        assert c.wait(20) == 7
+        assert c.wait(60) == 7
         c.remove()
         assert finished(child) == ["7"]
 
@@ -175,7 +175,7 @@ def test_a_wait_that_begins_after_the_removal(
     with Runtime(**options) as other:
         c = rt.start(box, ["sh", "-c", "exit 9"])
         seen = other.get_container(c.id)
-        assert c.wait(20) == 9
+        assert c.wait(60) == 9
         c.remove()
         assert seen.wait(1) == 9
         with pytest.raises(ContainerRemoved):
@@ -367,7 +367,7 @@ def test_the_end_of_a_detached_container_is_recorded(
     )
     with Runtime(**options) as rt:
         c = rt.get_container(container_id)
-        assert c.wait(20) == 3
+        assert c.wait(60) == 3
         await_status(c, Status.EXITED)
         c.remove()
 
@@ -375,7 +375,7 @@ def test_the_end_of_a_detached_container_is_recorded(
 def test_a_detached_container_in_a_runtime_that_stays(rt: Runtime, box: Spec, dirs: Dirs) -> None:
     """Whoever comes first clears up; the other finds nothing to do."""
     c = rt.start(box, ["sh", "-c", "exit 4"], detach=True, remove=True)
-    assert c.wait(20) == 4
+    assert c.wait(60) == 4
     await_nothing(dirs)
     c = rt.start(box, SLEEP, detach=True, remove=True)
     c.stop()
@@ -389,7 +389,7 @@ def killed(child: subprocess.Popen[str]) -> str:
     """What a process said before it was killed without a warning."""
     said = heard(child)
     child.kill()
-    child.wait(10)
+    child.wait(60)
     return said
 
 
@@ -415,10 +415,10 @@ def test_the_next_runtime_takes_over(python: Python, options: dict[str, str], di
                 if rt.state.container(container_id).state.status is Status.EXITED
                 else [container_id]
             ),
-            20,
+            60,
         )
         assert record == []
-        assert settled(lambda: os.listdir(f"{dirs.tmp}/exits"), 20) == []  # after the record
+        assert settled(lambda: os.listdir(f"{dirs.tmp}/exits"), 60) == []  # after the record
         assert c.wait(0) == 5
         c.remove()
 
@@ -432,10 +432,10 @@ def test_one_that_ended_while_nobody_was_there(
             "say(c.id); time.sleep(1000)"
         )
     )
-    assert settled(lambda: [] if os.listdir(f"{dirs.tmp}/exits") else ["no exit file"], 20) == []
+    assert settled(lambda: [] if os.listdir(f"{dirs.tmp}/exits") else ["no exit file"], 60) == []
     with Runtime(**options) as rt:
         c = rt.get_container(container_id)
-        assert c.wait(20) == 6
+        assert c.wait(60) == 6
         await_status(c, Status.EXITED)
         c.remove()
 
@@ -478,14 +478,23 @@ def test_a_job_whose_process_was_killed(
     """`run` removes its container; if it cannot, the next runtime does."""
     child = python("rt = Runtime(**options); rt.run(box, ['sleep', '1000'])")
     with Runtime(**options) as rt:
-        assert settled(lambda: [] if rt.get_running_containers() else ["none runs"], 20) == []
+        assert settled(lambda: [] if rt.get_running_containers() else ["none runs"], 60) == []
     child.kill()
-    child.wait(10)
+    child.wait(60)
     with Runtime(**options) as rt:
         (c,) = rt.get_containers()
         assert c.state.status is Status.RUNNING
         c.kill(signal.SIGKILL)
         await_nothing(dirs)
+
+
+def on_its_way_out(rt: Runtime) -> list[str]:
+    found = []
+    for c in rt.get_containers():
+        with suppress(ContainerRemoved):
+            if c.state.status not in (Status.CONFIGURED, Status.CREATED):
+                found.append(c.id)
+    return found
 
 
 @pytest.mark.parametrize("delay", [0.01, 0.04, 0.08, 0.16])
@@ -498,15 +507,14 @@ def test_a_job_whose_process_is_killed_as_it_starts(
     assert heard(child) == "go"
     time.sleep(delay)
     child.kill()
-    child.wait(10)
+    child.wait(60)
     with Runtime(**options) as rt:
         for c in rt.get_running_containers():
             c.kill(signal.SIGKILL)
-        left = settled(lambda: containers_of(dirs), 10)
+        assert settled(lambda: on_its_way_out(rt)) == []
         for c in rt.get_containers():  # not started: for whoever finds it to start or remove
-            assert c.state.status in (Status.CONFIGURED, Status.CREATED)
             c.remove(force=True)
-        assert len(left) <= 1
+        assert len(containers_of(dirs)) <= 1
         rt.sweep()
         assert rt.audit() == []
 
@@ -543,7 +551,7 @@ def test_a_hostname_is_shared_with_its_namespace(rt: Runtime, box: Spec) -> None
     with rt.start(box.but(hostname="mainframe"), SLEEP) as first:
         second = rt.create(box, ["hostname"], uts_ns_from=first)
         second.start()
-        assert second.wait(20) == 0
+        assert second.wait(60) == 0
         assert b"mainframe" in read_log(second)
         second.remove()
 
@@ -552,7 +560,7 @@ def test_processes_are_seen_in_a_shared_pid_namespace(rt: Runtime, box: Spec) ->
     with rt.start(box, ["sleep", "12345"]) as first:
         second = rt.create(box, ["ps", "-o", "args"], pid_ns_from=first)
         second.start()
-        assert second.wait(20) == 0
+        assert second.wait(60) == 0
         assert b"sleep 12345" in read_log(second)
         second.remove()
 
@@ -562,13 +570,13 @@ def test_shared_memory_goes_with_the_ipc_namespace(rt: Runtime, box: Spec) -> No
     first = rt.start(box, ["sh", "-c", write], shm_private=False)
     second = rt.create(box, ["sh", "-c", read], ipc_ns_from=first)
     alone = rt.create(box, ["sh", "-c", read])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not os.path.exists(f"{first.record.config.shm_dir}/word"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for c, code in (second, 0), (alone, 1):
         c.start()
-        assert c.wait(20) == code
+        assert c.wait(60) == code
         assert (b"hello" in read_log(c)) is (code == 0)
         c.remove()
     first.remove(force=True)
@@ -578,7 +586,7 @@ def test_shared_memory_goes_with_the_ipc_namespace(rt: Runtime, box: Spec) -> No
 def test_the_size_of_the_shared_memory(rt: Runtime, box: Spec) -> None:
     c = rt.create(box, ["df", "-k", "/dev/shm"], shm_private=False, shm_size=1 << 20)
     c.start()
-    assert c.wait(20) == 0
+    assert c.wait(60) == 0
     assert b" 1024 " in read_log(c)
     c.remove()
 
@@ -587,7 +595,7 @@ def test_the_files_of_etc(rt: Runtime, box: Spec) -> None:
     look = "cat /etc/hosts; echo -; cat /etc/hostname; echo -; ls -l /run/.containerenv"
     c = rt.create(box.but(hostname="crate"), ["sh", "-c", look], name="web", hosts=["db:10.1.2.3"])
     c.start()
-    assert c.wait(20) == 0
+    assert c.wait(60) == 0
     said = read_log(c).decode()
     assert "10.1.2.3\tdb" in said
     assert "127.0.0.1\tcrate web" in said
@@ -598,7 +606,7 @@ def test_the_files_of_etc(rt: Runtime, box: Spec) -> None:
 def test_the_containerenv_of_a_privileged_one(rt: Runtime, box: Spec) -> None:
     c = rt.create(box, ["cat", "/run/.containerenv"], name="web", privileged=True)
     c.start()
-    assert c.wait(20) == 0
+    assert c.wait(60) == 0
     assert f'id="{c.id}"'.encode() in read_log(c) and b'name="web"' in read_log(c)
     c.remove()
 
@@ -611,7 +619,7 @@ def test_resolv_conf_in_the_hosts_network(rt: Runtime, box: Spec) -> None:
         dns_search=["example.org"],
     )
     c.start()
-    assert c.wait(20) == 0
+    assert c.wait(60) == 0
     assert b"nameserver 10.9.8.7" in read_log(c) and b"search example.org" in read_log(c)
     c.remove()
 
@@ -654,7 +662,7 @@ def test_a_reboot(
     detached = rt.start(box, SLEEP, detach=True)
     paused = rt.start(box, SLEEP)
     exited = rt.start(box, ["sh", "-c", "exit 3"])
-    assert exited.wait(20) == 3
+    assert exited.wait(60) == 3
     await_status(exited, Status.EXITED)
     paused.pause()
     paused.unpause()

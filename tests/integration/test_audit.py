@@ -76,7 +76,7 @@ def test_healthy_containers_are_no_leaks(rt: Runtime, box: Spec) -> None:
     paused = rt.start(box, ["sleep", "1000"])
     paused.pause()
     exited = rt.start(box, ["true"])
-    exited.wait(20)
+    exited.wait(60)
     detached = rt.start(box, ["sleep", "1000"], detach=True)
     assert rt.audit() == []
     assert rt.sweep() == []
@@ -137,7 +137,7 @@ def test_creation_that_was_killed(
         "with Runtime(**options) as rt: rt.create(box, ['true'], name='web')",
         env={**os.environ, "LIBPOD_FAILPOINT": "create.stored=kill"},
     )
-    assert process.wait(30) != 0
+    assert process.wait(60) != 0
     told = swept(rt, "storage", "lock")
     assert '"web"' in next(leak.what for leak in told if leak.kind == "storage")
 
@@ -149,7 +149,7 @@ def test_name_of_a_killed_creation_is_free(
         "with Runtime(**options) as rt: rt.create(box, ['true'], name='web')",
         env={**os.environ, "LIBPOD_FAILPOINT": "create.stored=kill"},
     )
-    assert process.wait(30) != 0
+    assert process.wait(60) != 0
     assert rt.create(box, ["true"], name="web").name == "web"
     assert rt.audit() == []
 
@@ -163,11 +163,11 @@ def test_init_that_was_killed(
         "with Runtime(**options) as rt: rt.lookup_container('web').init()",
         env={**os.environ, "LIBPOD_FAILPOINT": "init.created=kill"},
     )
-    assert process.wait(30) != 0
+    assert process.wait(60) != 0
     swept(rt, "monitor", "process", "oci-state", "cgroup", "mount")
     assert container.state.status is Status.CONFIGURED
     container.start()
-    assert container.wait(20) == 0
+    assert container.wait(60) == 0
 
 
 def test_exit_file(rt: Runtime, dirs: Dirs) -> None:
@@ -193,12 +193,12 @@ def test_lock_that_is_held_is_somebodys(rt: Runtime) -> None:
     def work() -> None:
         with lock.held():
             taken.set()
-            done.wait(30)
+            done.wait(60)
             lock.free()
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert taken.wait(10)
+    assert taken.wait(60)
     try:
         assert rt.audit() == [] and rt.sweep() == []
     finally:
@@ -344,7 +344,7 @@ def test_sweep_beside_creations_loses_nothing(
         "    for number in range(40):\n"
         "        c = rt.create(box, ['true'])\n"
         "        if number % 2: c.remove()\n"
-        "        elif number % 8 == 0: c.start(); assert c.wait(30) == 0\n"
+        "        elif number % 8 == 0: c.start(); assert c.wait(60) == 0\n"
         "say('done')\n"
     )
     started = [python(text) for _ in range(3)]
@@ -359,7 +359,7 @@ def test_sweep_beside_creations_loses_nothing(
     assert rt.audit() == []
 
 
-def _await(holds: Callable[[], bool], seconds: float = 20) -> None:
+def _await(holds: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline

@@ -23,12 +23,12 @@ from typing import Any
 import pytest
 
 import libpod
-from census import processes
+from census import processes, settled
 from conftest import Dirs, containers_of
 
 pytestmark = pytest.mark.any_runtime
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that anything here may take."""
 
 LOOP = "while :; do sleep 0.05; done"
@@ -244,10 +244,10 @@ def test_a_failure_of_ours_is_125_and_one_line(
 
 def test_a_time_that_is_up_kills_the_container(run: Run) -> None:
     began = time.monotonic()
-    done = run("--timeout", "1", cmd=sh(f'trap "" TERM; echo up; {LOOP}'))
-    assert 1 <= time.monotonic() - began < 10
+    done = run("--timeout", "3", cmd=sh(f'trap "" TERM; echo up; {LOOP}'))
+    assert time.monotonic() - began >= 3
     assert (done.returncode, done.stdout) == (255, b"up\n")
-    assert re.fullmatch(rb"Warning: container \S+ ran for 1 s and was killed\n", done.stderr)
+    assert re.fullmatch(rb"Warning: container \S+ ran for 3 s and was killed\n", done.stderr)
 
 
 def test_a_time_is_up_although_nobody_reads(start: Start) -> None:
@@ -258,7 +258,7 @@ def test_a_time_is_up_although_nobody_reads(start: Start) -> None:
 
 
 def test_a_time_that_is_not_up_does_nothing(run: Run) -> None:
-    done = run("--timeout", "20", cmd=sh("exit 4"))
+    done = run("--timeout", "1000", cmd=sh("exit 4"))
     assert (done.returncode, done.stderr) == (4, b"")
 
 
@@ -316,8 +316,33 @@ def test_a_signal_before_the_container_runs_ends_us_cleanly(
     time.sleep(delay)
     process.send_signal(number)
     assert process.communicate(timeout=PATIENCE) == (b"", b"")
-    if process.returncode != 0 or delay == 0:
+    assert process.returncode in (0, 128 + number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_container_is_made_ends_us(
+    command: list[str],
+    script: Callable[[str, str], str],
+    oci_path: str,
+    rootfs: str,
+    dirs: Dirs,
+    number: int,
+) -> None:
+    mark = f"{dirs.work}/mark"
+    slow = script(
+        os.path.basename(oci_path),
+        f'case " $* " in *" create "*) : >{mark}; sleep 1000;; esac; exec {oci_path} "$@"',
+    )
+    words = [*command, "--runtime", slow, "run", "--rm", "--rootfs", rootfs, "cat"]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        assert settled(lambda: [] if os.path.exists(mark) else [mark], PATIENCE) == []
+        process.send_signal(number)
+        assert process.communicate(timeout=PATIENCE)[1] == b""
         assert process.returncode == 128 + number
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_for_handlers(process: subprocess.Popen[bytes]) -> None:
@@ -635,7 +660,7 @@ def test_a_name_label_and_stop_signal_are_the_containers(start: Start, dirs: Dir
     assert process.stdout is not None
     process.stdout.close()  # the next output fails: INT ends it at once, not KILL after a grace
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 1
+    assert process.wait(PATIENCE) == 1
 
 
 def test_the_directories_can_be_given_one_by_one(rootfs: str, dirs: Dirs) -> None:

@@ -39,7 +39,7 @@ def say(rt: Runtime, box: Spec) -> Say:
     """What a shell text prints in a box with these changes; it must succeed."""
 
     def run(text: str, **changes: object) -> str:
-        r = rt.run(box.but(**changes), ["sh", "-c", text], timeout=30)
+        r = rt.run(box.but(**changes), ["sh", "-c", text], timeout=60)
         assert (r.reason, r.exit_code, r.stderr) == (Reason.EXITED, 0, b""), r.stderr
         return r.stdout.decode()
 
@@ -337,9 +337,9 @@ def test_memory_is_limited_together_with_swap(say: Say) -> None:
 
 def test_processes_are_limited(rt: Runtime, box: Spec) -> None:
     bomb = "i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; echo all"
-    r = rt.run(box.but(limits=Limits(pids=10)), ["sh", "-c", bomb], timeout=20, grace=0)
+    r = rt.run(box.but(limits=Limits(pids=10)), ["sh", "-c", bomb], timeout=60, grace=0)
     assert b"can't fork" in r.stderr and b"all" not in r.stdout
-    free = rt.run(box.but(limits=Limits(pids=100)), ["sh", "-c", bomb], timeout=20, grace=0)
+    free = rt.run(box.but(limits=Limits(pids=100)), ["sh", "-c", bomb], timeout=60, grace=0)
     assert (free.reason, free.stdout) == (Reason.EXITED, b"all\n")
 
 
@@ -374,7 +374,7 @@ with Runtime(**options) as rt:
 """,
         before=f"umount /sys/fs/cgroup/{controller}",
     )
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=60)
     assert out.startswith("host True limit "), err
     assert controller in out
 

@@ -56,14 +56,13 @@ def expect(process: subprocess.Popen[str], word: str, timeout: float = 60) -> No
         watchdog.join()
 
 
-def interrupt(process: subprocess.Popen[str], timeout: float = 30) -> float:
-    """Sends Ctrl-C and waits for the child's orderly end: seconds that this took."""
-    began = time.monotonic()
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Sends Ctrl-C and waits for the child's orderly end; what it was about would have
+    taken longer than that may."""
     process.send_signal(signal.SIGINT)
-    expect(process, "interrupted", timeout)
-    out, err = process.communicate(timeout=timeout)
+    expect(process, "interrupted")
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
-    return time.monotonic() - began
 
 
 def slow_runtime(script: Script, real: str, verb: str, seconds: float, mark: str) -> str:
@@ -74,7 +73,7 @@ def slow_runtime(script: Script, real: str, verb: str, seconds: float, mark: str
     )
 
 
-def await_file(path: str, timeout: float = 20) -> None:
+def await_file(path: str, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not os.path.exists(path):
         assert time.monotonic() < deadline, f"{path} did not appear"
@@ -89,21 +88,22 @@ def test_ctrl_c_while_the_oci_runtime_works(
     python: Python, script: Script, oci_path: str, options: dict[str, str], dirs: Dirs, verb: str
 ) -> None:
     mark = f"{dirs.work}/mark"
-    options["oci_runtime"] = slow_runtime(script, oci_path, verb, 20, mark)
+    options["oci_runtime"] = slow_runtime(script, oci_path, verb, 1000, mark)
     child = python(child_text('rt.run(box, ["sleep", "1000"])'))
     await_file(mark)
-    assert interrupt(child) < 15
+    interrupt(child)
 
 
 def test_ctrl_c_while_the_job_runs(python: Python, dirs: Dirs) -> None:
     job = ["sh", "-c", "trap '' TERM INT; : >/mark/up; while :; do sleep 0.1; done"]
     child = python(
         child_text(
-            f"rt.run(box.but(stop_signal='TERM', mounts=[Mount({dirs.work!r}, '/mark')]), {job!r})"
+            f"rt.run(box.but(stop_signal='TERM', mounts=[Mount({dirs.work!r}, '/mark')]), {job!r}, "
+            "grace=1000)"
         )
     )
     await_file(f"{dirs.work}/up")
-    assert interrupt(child) < 8  # killed at once: the grace is a time-out's
+    interrupt(child)  # killed at once: the grace is a time-out's
 
 
 def test_ctrl_c_during_the_grace(python: Python, dirs: Dirs) -> None:
@@ -115,35 +115,37 @@ def test_ctrl_c_during_the_grace(python: Python, dirs: Dirs) -> None:
         )
     )
     await_file(f"{dirs.work}/asked")
-    assert interrupt(child) < 8
+    interrupt(child)
 
 
 def test_ctrl_c_while_input_and_output_flow(python: Python) -> None:
     child = python(child_text("say('go'); rt.run(box, ['cat'], input=bytes(200_000_000))"))
     expect(child, "go")
     time.sleep(0.5)
-    assert interrupt(child) < 15
+    interrupt(child)
 
 
 def test_ctrl_c_in_a_wait_leaves_the_container_to_its_block(python: Python) -> None:
     child = python(
-        child_text("c = rt.start(box, ['sleep', '1000']); say('go')\n        with c: c.wait()")
+        child_text(
+            "with rt.start(box, ['sleep', '1000'], stop_timeout=1000) as c: say('go'); c.wait()"
+        )
     )
     expect(child, "go")
     time.sleep(0.1)
-    assert interrupt(child) < 8
+    interrupt(child)
 
 
 def test_ctrl_c_in_a_stop(python: Python) -> None:
     child = python(
         child_text(
-            "c = rt.start(box.but(stop_signal='WINCH'), ['sleep', '1000']); say('go')\n"
-            "        with c: c.stop(grace=1000)"
+            "with rt.start(box.but(stop_signal='WINCH'), ['sleep', '1000']) as c: "
+            "say('go'); c.stop(grace=1000)"
         )
     )
     expect(child, "go")
     time.sleep(0.2)
-    assert interrupt(child) < 8
+    interrupt(child)
 
 
 def test_ctrl_c_at_any_time(python: Python) -> None:
@@ -189,13 +191,13 @@ def test_a_container_outlives_our_sudden_death(
     python: Python, options: dict[str, str], dirs: Dirs
 ) -> None:
     child = python(
-        "rt = Runtime(**options); c = rt.start(box, ['sleep', '1000'])\n"
+        "rt = Runtime(**options); c = rt.start(box.but(stop_signal='KILL'), ['sleep', '1000'])\n"
         "say(c.id); say(c.state.pid); say('go'); time.sleep(1000)"
     )
     container_id, pid = heard(child), int(heard(child))
     expect(child, "go")
     child.kill()
-    child.wait(10)
+    child.wait(60)
     assert processes()[pid].state not in "ZX"
     assert find(dirs, "conmon", container_id)
     lock = LockFile(f"{dirs.tmp}/lock/{container_id}")
@@ -212,7 +214,7 @@ def test_a_lock_dies_with_its_holder(
     the next runtime ends these and what they have made."""
     mark = f"{dirs.work}/mark"
     real = dict(options)
-    options["oci_runtime"] = slow_runtime(script, oci_path, "create", 3, mark)
+    options["oci_runtime"] = slow_runtime(script, oci_path, "create", 1000, mark)
     child = python("rt = Runtime(**options); rt.run(box, ['sleep', '1000'])")
     await_file(mark)
     (container_id,) = containers_of(dirs)
@@ -221,7 +223,7 @@ def test_a_lock_dies_with_its_holder(
         lock.lock(0.05)
     assert caught.value.holder == child.pid
     child.kill()
-    child.wait(10)
+    child.wait(60)
     assert lock.try_lock()
     lock.close()
     assert find(dirs, "conmon", container_id)
@@ -245,7 +247,7 @@ def in_a_fork(check: Callable[[], None]) -> None:
             os.write(2, f"in the child: {error!r}\n".encode())
         finally:
             os._exit(code)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -353,7 +355,7 @@ def test_a_fork_while_others_work(rt: Runtime, box: Spec) -> None:
     finally:
         stop.set()
         for worker in workers:
-            worker.join(30)
+            worker.join(60)
     assert failures == []
 
 
@@ -372,8 +374,11 @@ def test_a_new_runtime_in_a_forked_child(rt: Runtime, options: dict[str, str], b
 
 def test_an_exit_without_closing(python: Python, options: dict[str, str], dirs: Dirs) -> None:
     """The interpreter ends although a watching thread waits; the container goes on."""
-    child = python("rt = Runtime(**options); c = rt.start(box, ['sleep', '1000']); say(c.id)")
-    out, err = child.communicate(timeout=30)
+    child = python(
+        "rt = Runtime(**options); c = rt.start(box.but(stop_signal='KILL'), ['sleep', '1000'])\n"
+        "say(c.id)"
+    )
+    out, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (0, "")
     container_id = out.strip()
     assert find(dirs, "conmon", container_id)
@@ -397,7 +402,9 @@ def test_shutdown_without_force_leaves_containers(options: dict[str, str], box: 
         again.remove(force=True)
 
 
-def test_shutdown_ends_the_waiting_of_other_threads(options: dict[str, str], box: Spec) -> None:
+def test_shutdown_ends_the_waiting_of_other_threads(
+    options: dict[str, str], box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rt = Runtime(**options)
     c = rt.start(box, SLEEP)
     ended: list[BaseException] = []
@@ -408,11 +415,19 @@ def test_shutdown_ends_the_waiting_of_other_threads(options: dict[str, str], box
         except RuntimeStopped as error:
             ended.append(error)
 
+    waits = threading.Event()
+    await_end = c._life.running().ended.wait
+
+    def noted_wait(timeout: float | None = None) -> bool:
+        waits.set()
+        return await_end(timeout)
+
+    monkeypatch.setattr(c._life.running().ended, "wait", noted_wait)
     waiter = threading.Thread(target=wait)
     waiter.start()
-    time.sleep(0.2)
+    assert waits.wait(60)
     rt.shutdown()
-    waiter.join(10)
+    waiter.join(60)
     assert not waiter.is_alive() and len(ended) == 1
     assert "goes on under its monitor" in str(ended[0])
     with Runtime(**options) as other:

@@ -166,7 +166,7 @@ def test_killed_and_taken_up_again(
         # What was begun can be begun again, whatever was left of it.
         again = runtime.create(box, ["true"], name=NAME)
         again.start()
-        assert again.wait(20) == 0
+        assert again.wait(60) == 0
         again.remove()
         runtime.sweep()
         assert runtime.audit() == []
@@ -220,9 +220,9 @@ def go_on(container: Container) -> None:
             container.remove()
             return
     if container.name == ONCE:
-        assert container.wait(20) == 0
+        assert container.wait(60) == 0
     else:
         assert container.state.status in (Status.RUNNING, Status.STOPPING)
         container.stop(grace=5)
-        assert container.wait(20) == 128 + signal.SIGKILL
+        assert container.wait(60) == 128 + signal.SIGKILL
     container.remove()

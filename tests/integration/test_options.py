@@ -154,7 +154,7 @@ def test_a_batch_takes_one_lock_and_saves_once(rt: Runtime, box: Spec) -> None:
 
     def work(inside: Container) -> int:
         os.kill(inside.state.pid, 9)
-        while not inside._life.running().ended.wait(10):
+        while not inside._life.running().ended.wait(60):
             pass
         assert inside.state.status is Status.RUNNING  # it looks for nothing new
         inside.sync()

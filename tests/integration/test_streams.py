@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import await_output, read_log
-from libpod import Container, ContainerStateInvalid, Reason, Runtime, Spec, SystemCallError
+from conftest import Dirs, await_output, read_log
+from libpod import Container, ContainerStateInvalid, Mount, Reason, Runtime, Spec, SystemCallError
 from libpod.attach import STDERR, STDOUT, Pump, PumpEnd, parse_detach_keys
 
 SLEEP = ["sleep", "1000"]
@@ -40,11 +40,11 @@ def typing() -> Iterator[tuple[int, int]]:
         os.close(write)
 
 
-def soon(seconds: float = 20) -> float:
+def soon(seconds: float = 60) -> float:
     return time.monotonic() + seconds
 
 
-def pump_until(pump: Pump, heard: Heard, text: bytes, timeout: float = 20) -> None:
+def pump_until(pump: Pump, heard: Heard, text: bytes, timeout: float = 60) -> None:
     deadline = soon(timeout)
     while text not in heard.text[STDOUT]:
         assert pump.run(min(deadline, soon(0.05))) is PumpEnd.TIMEOUT
@@ -84,11 +84,15 @@ def test_a_monitor_that_is_late_misses_nothing(rt: Runtime, box: Spec) -> None:
     assert heard.text[STDOUT] == b"out\n"
 
 
-def test_attaching_later_hears_the_rest(rt: Runtime, box: Spec) -> None:
-    c = rt.start(box, ["sh", "-c", "echo early; sleep 0.5; echo late"])
+def test_attaching_later_hears_the_rest(rt: Runtime, box: Spec, dirs: Dirs) -> None:
+    wait = "while [ ! -e /mark/go ]; do sleep 0.05; done"
+    job = box.but(mounts=[Mount(dirs.work, "/mark")])
+    c = rt.start(job, ["sh", "-c", f"echo early; {wait}; echo late"])
     await_output(c, b"early")
     heard = Heard()
     with c.connect() as connection:
+        with open(f"{dirs.work}/go", "w", encoding="ascii"):
+            pass
         assert Pump(connection, heard).run(soon()) is PumpEnd.CLOSED
     assert heard.text[STDOUT] == b"late\n"
 
@@ -130,7 +134,7 @@ def test_a_client_that_goes_does_not_harm(rt: Runtime, box: Spec) -> None:
     )
     for _ in range(5):
         c.connect().close()
-    assert c.wait(20) == 0
+    assert c.wait(60) == 0
     assert b"29\n" in read_log(c)
 
 
@@ -223,7 +227,7 @@ def test_input_through_a_terminal(rt: Runtime, box: Spec) -> None:
         box.but(terminal=True, stdin=True),
         ["sh", "-c", "read a; echo got $a"],
         input=b"word\n",
-        timeout=20,
+        timeout=60,
     )
     assert r.exit_code == 0
     assert b"got word\r\n" in r.stdout

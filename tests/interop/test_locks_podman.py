@@ -77,13 +77,13 @@ def test_our_lock_holds_podman_up(podman: LockedPodman) -> None:
     locks = podman.manager()
     assert locks.in_use() == set(podman.lock_ids().values()) == {0, 1}
     lock = locks.open(one, podman.lock_ids()["one"])
-    lock.lock(5)
+    lock.lock(60)
     waiting = podman.start("inspect", "--format", "{{.ID}}", "one")
     assert podman("inspect", "--format", "{{.ID}}", "two") == two
     time.sleep(0.5)
     assert waiting.poll() is None
     lock.unlock()
-    assert waiting.communicate(timeout=20) == (f"{one}\n", "")
+    assert waiting.communicate(timeout=60) == (f"{one}\n", "")
     locks.close()
 
 
@@ -95,8 +95,8 @@ def test_podmans_lock_holds_us_up(podman: LockedPodman) -> None:
         with pytest.raises(LockTimeout, match=rf"pid {process.pid} \(podman\)") as caught:
             lock.lock(0.5)
         assert caught.value.holder == process.pid
-        process.communicate(timeout=20)
-    lock.lock(5)
+        process.communicate(timeout=60)
+    lock.lock(60)
     lock.unlock()
     locks.close()
 
@@ -139,7 +139,7 @@ def test_a_killed_process_of_ours_leaves_its_lock_free(podman: LockedPodman) -> 
         time.sleep(0.5)
         assert waiting.poll() is None
         holder.kill()
-        assert waiting.communicate(timeout=20) == (f"{one}\n", "")
+        assert waiting.communicate(timeout=60) == (f"{one}\n", "")
 
 
 def test_numbers_given_out_at_once_are_all_different(podman: LockedPodman) -> None:
@@ -187,8 +187,8 @@ def test_a_lock_freed_here_can_be_podmans(podman: LockedPodman) -> None:
         one = podman.start("create", "--name", "one", "--network", "none",
                            "--rootfs", str(podman.directory / "rootfs"), "/bin/sh")  # fmt: skip
         if podman.lock_type == "file":  # the new file is another lock
-            assert one.communicate(timeout=20)[1] == ""
-    assert one.communicate(timeout=20)[1] == ""
+            assert one.communicate(timeout=60)[1] == ""
+    assert one.communicate(timeout=60)[1] == ""
     assert podman.lock_ids() == {"one": number}
     locks.close()
 

@@ -107,7 +107,9 @@ def leftovers(podman: SharedPodman, cgroups: set[str]) -> list[str]:
     """What is there when no container is."""
     base = podman.directory
     found = mentioning(podman)
-    found += [m for m in census.mounts() if str(base) in m and f"{base}/root/overlay " not in m]
+    found += [
+        m for m in census.mounts().values() if str(base) in m and f"{base}/root/overlay " not in m
+    ]
     found += sorted(path for path in census.cgroups(CGROUPS) - cgroups if not _is_owned(path))
     for room in ("root/overlay", "root/overlay/l", "tmp/exits", "tmp/owners"):
         known = {"l", ".has-mount-program"} if room == "root/overlay" else set()
@@ -125,7 +127,7 @@ def _is_owned(cgroup: str) -> bool:
 
 
 def until(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
@@ -240,7 +242,7 @@ def test_podman_works_on_ours(podman: SharedPodman, rt: Runtime) -> None:
     assert rt.lookup_container("other").id == c.id
     assert c.inspect()["Name"] == "other"
     podman("kill", "other")
-    assert c.wait(20) == 137
+    assert c.wait(60) == 137
     settle_exit(rt, "other")
     podman("rm", "other")
     assert not rt.has_container(c.id)
@@ -254,7 +256,7 @@ def test_podman_waits_for_one_that_we_stop(podman: SharedPodman, rt: Runtime) ->
     with podman.start("wait", "ours") as waiting:
         time.sleep(0.3)
         c.stop()
-        assert waiting.communicate(timeout=20) == ("137\n", "")
+        assert waiting.communicate(timeout=60) == ("137\n", "")
 
 
 @both_locks
@@ -302,12 +304,12 @@ def test_one_that_podman_has_only_initialised(podman: SharedPodman, rt: Runtime)
     c = rt.lookup_container("theirs")
     assert c.state.status is Status.CREATED
     c.start()
-    assert c.wait(20) == 7
+    assert c.wait(60) == 7
     ours = rt.create(podman.box, EXITED, name="ours")
     ours.init()
     assert podman.ps()["ours"]["State"] == "initialized"
     podman("start", "ours")
-    assert ours.wait(20) == 7
+    assert ours.wait(60) == 7
     assert podman("logs", "ours") == podman("logs", "theirs") == "done"
 
 
@@ -537,7 +539,7 @@ def _removed(name: str) -> list[str]:
 
 
 def clear_as_a_boot_does(podman: SharedPodman, kind: str) -> None:
-    for line in sorted(census.mounts(), reverse=True):
+    for line in sorted(census.mounts().values(), reverse=True):
         target = line.split()[5]
         if str(podman.directory) in target:
             mountns.unmount(target)
@@ -647,7 +649,7 @@ class Mixed:
             self.podman("wait", name)
         else:
             self.container(name).kill()
-            self.container(name).wait(20)
+            self.container(name).wait(60)
         self.expected[name] = "exited"
 
     def restart(self, name: str, by_podman: bool) -> None:

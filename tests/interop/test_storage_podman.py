@@ -263,7 +263,7 @@ def service(podman: Podman) -> Iterator[str]:
     command = ["podman", *options, "system", "service", "--time", "0", f"unix://{path}"]
     environment = {**os.environ, "CONTAINERS_CONF": str(podman.directory / "containers.conf")}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as running:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not os.path.exists(path) and time.monotonic() < end:
             time.sleep(0.02)
         yield path

@@ -44,7 +44,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Our end, and conmon's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(60)
         yield ours, theirs
 
 
@@ -62,7 +62,7 @@ def keyboard() -> Iterator[tuple[int, int]]:
 Ends = tuple[socket.socket, socket.socket]
 
 
-def soon(seconds: float = 10) -> float:
+def soon(seconds: float = 60) -> float:
     return time.monotonic() + seconds
 
 
@@ -151,7 +151,7 @@ def test_a_deadline_holds_where_output_never_ends(ends: Ends) -> None:
     began = time.monotonic()
     try:
         assert Pump(ours, slowly).run(soon(0.1)) is PumpEnd.TIMEOUT
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
     finally:
         stop.set()
         ours.close()

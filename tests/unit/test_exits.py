@@ -18,7 +18,7 @@ from libpod import _spawn
 from libpod.errors import Closed, SystemCallError, UsedAfterFork, WaitTimeout
 from libpod.exits import LOST, Exit, ExitWatcher
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Told:

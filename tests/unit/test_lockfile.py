@@ -245,7 +245,7 @@ def test_timeout_names_the_holder(kind: Any, lock: LockFile) -> None:
         start = time.monotonic()
         with pytest.raises(LockTimeout) as caught:
             waiter.lock(timeout=0.05)
-        assert 0.05 <= time.monotonic() - start < 5
+        assert 0.05 <= time.monotonic() - start < 60
         assert caught.value.holder == child.process.pid
         assert f"pid {child.process.pid}" in str(caught.value)
         assert lock.path in str(caught.value)
@@ -441,8 +441,8 @@ except KeyboardInterrupt:
         start = time.monotonic()
         child.process.send_signal(signal.SIGINT)
         assert child.line() == "interrupted"
-        assert time.monotonic() - start < 2
-        assert child.process.wait(10) == 0
+        assert time.monotonic() - start < 20
+        assert child.process.wait(60) == 0
     holder.close()
 
 

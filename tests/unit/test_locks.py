@@ -208,7 +208,7 @@ def test_a_time_out_names_the_holder(manager: LockManager, kind: str, room: str)
         begun = time.monotonic()
         with pytest.raises(LockTimeout, match=rf"held by pid {holder.process.pid} \(") as caught:
             lock.lock(0.3)
-        assert 0.3 <= time.monotonic() - begun < 5
+        assert 0.3 <= time.monotonic() - begun < 60
         assert caught.value.holder == holder.process.pid
         assert caught.value.retryable
     with lock.held():
