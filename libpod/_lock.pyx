@@ -46,6 +46,7 @@ cdef extern from "sys/lock.h":
     int lp_lock_take(lp_lock *) noexcept nogil
     int lp_lock_try(lp_lock *, int, lp_error *) noexcept nogil
     int lp_lock_wait(lp_lock *, int, int64_t, lp_error *) noexcept nogil
+    int lp_lock_fd(const lp_lock *) noexcept nogil
     int lp_lock_unlock(lp_lock *) noexcept nogil
     int lp_lock_unlink(lp_lock *, lp_error *) noexcept nogil
     void lp_lock_close(lp_lock *) noexcept nogil
@@ -163,6 +164,11 @@ cdef class Handle:
         code = lp_lock_unlock(self.lock_)
         if code:
             raise self._not_unlocked(code)
+
+    def fileno(self):
+        """The open file, for whoever holds the lock, until he releases it; not to be closed."""
+        self.check(True)
+        return lp_lock_fd(self.lock_)
 
     def __enter__(self):
         self.check(True)

@@ -93,6 +93,7 @@ class Engine:
         self.exits.close()
         self.owners.close()
         self.locks.close()
+        self.store.close()
         self.state.close()
         self.reserve.close()
 

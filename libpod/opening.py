@@ -66,6 +66,7 @@ def open_engine(config: RuntimeConfig, options: Mapping[str, Any]) -> Engine:
         opened.state.set_namespace(config.namespace)
         rundir.make_tree(paths.tmp_dir, paths.static_dir)
         store = Store(paths.graph_root, paths.run_root, paths.graph_driver)
+        undo.callback(store.close)
         manager = _open_locks(config, paths.tmp_dir, sharing)
         undo.callback(manager.close)
         refresh.refresh_once(paths.tmp_dir, opened.state, store, manager)

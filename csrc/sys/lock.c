@@ -243,6 +243,11 @@ int lp_lock_wait(struct lp_lock *lock, int shared, int64_t deadline, struct lp_e
     }
 }
 
+int lp_lock_fd(const struct lp_lock *lock)
+{
+    return lock->fd;
+}
+
 int lp_lock_unlock(struct lp_lock *lock)
 {
     if (atomic_load(&lock->owner) != pthread_self())

@@ -45,6 +45,9 @@ int lp_lock_take(struct lp_lock *lock);
  *   LP_EINTERRUPTED  serve signals, then call again with the same deadline */
 int lp_lock_wait(struct lp_lock *lock, int shared, int64_t deadline, struct lp_error *err);
 
+/* The open file, for whoever holds the lock, until he releases it; not to be closed. */
+int lp_lock_fd(const struct lp_lock *lock);
+
 /* LP_ENOTHELD where this thread does not have the lock, LP_ECLOSED where that
  * is because the object was closed; the code says all. */
 int lp_lock_unlock(struct lp_lock *lock);

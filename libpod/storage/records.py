@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from libpod.state.fields import format_time, parse_time
-from libpod.storage.table import Members, Snapshot
+from libpod.storage.snapshot import Members
 
 
 class StorageContainer(NamedTuple):
@@ -101,13 +101,3 @@ def _time(record: Members) -> int | None:
         return parse_time(record.get("created") or "")
     except (ValueError, TypeError):
         return None
-
-
-def layers_in_use(*tables: Snapshot) -> set[str]:
-    """The layers that something refers to: an image, a container, a layer on top."""
-    used: list[Any] = []
-    for table in tables:
-        for record in table.records.values():
-            used += (record.get("layer"), record.get("parent"))
-            used += record.get("mapped-layers") or ()
-    return {layer for layer in used if type(layer) is str}

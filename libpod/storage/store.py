@@ -30,6 +30,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from libpod import rundir
 from libpod.errors import InvalidArgument, NoSuchImage, RuntimeDirError, Unsupported
@@ -50,12 +51,12 @@ from libpod.storage.records import (
     StorageContainer,
     container_of,
     layer_of,
-    layers_in_use,
     new_record,
     without_name,
 )
+from libpod.storage.snapshot import Members, Snapshot
 from libpod.storage.status import overlay_status
-from libpod.storage.table import Members, Snapshot, Table
+from libpod.storage.table import Hold, Table
 from libpod.storage.unowned import Unowned, find_unowned
 from libpod.trees import remove_tree
 
@@ -67,11 +68,20 @@ _ID = re.compile("[0-9a-f]{64}")
 _USERDATA = "userdata"
 
 
+class _Held(NamedTuple):
+    """The tables for one change; images.json is locked only where it matters."""
+
+    layers: Hold
+    images: Hold
+    containers: Hold
+
+
 class Store:
     """The container store in `graph_root` and `run_root`.
 
-    Cheap to make, and there is nothing to close: between two calls it holds no lock
-    and no descriptor.  Any thread may use it, and so may a forked child.
+    Cheap to make.  Between two calls it holds no lock; it keeps the lock files open
+    for the next one, until `close()` or its end.  Any thread may use it, and so may a
+    forked child.
 
     All calls that change something wait up to `lock_timeout` seconds for each lock.
     Errors common to all calls: `LockTimeout` (names the holder), `CorruptStorage`, `StorageFull`,
@@ -130,6 +140,11 @@ class Store:
             (f"{run}-containers", 0o700),
         ):
             _provide(path, mode)
+
+    def close(self) -> None:
+        """Closes the files that it keeps open.  Another call is no error, of anything."""
+        for table in (self._layers, self._images, self._containers, self._mounts):
+            table.close()
 
     # --- reading ---------------------------------------------------------------------
 
@@ -204,18 +219,17 @@ class Store:
             raise InvalidArgument(f"{name!r} is not a container's name")
         with (
             translated("cannot create the storage container", container_id),
-            self._changing(images=bool(image_id)),
+            self._changing(images=bool(image_id)) as held,
         ):
             reach("storage.create.begin")
-            containers = self._containers.read()
-            self._refuse_duplicates(containers, container_id, name)
-            parent_id = self._top_layer(image_id) if image_id else ""
+            self._refuse_duplicates(held.containers.snapshot, container_id, name)
+            parent_id = self._top_layer(held.images.snapshot, image_id) if image_id else ""
             now = time.time_ns()
             layer = {"id": new_id(), "names": [f"{name}-layer"], "created": format_time(now)}
             if parent_id:
                 layer["parent"] = parent_id
             record = new_record(container_id, name, str(layer["id"]), image_id, image_name, now)
-            self._add(containers.put(record), layer, container_id)
+            self._add(held, record, layer)
         return container_of(record)
 
     def _refuse_duplicates(self, containers: Snapshot, container_id: str, name: str) -> None:
@@ -233,14 +247,14 @@ class Store:
                 remedy="remove that container, or take another name",
             )
 
-    def _top_layer(self, image_id: str) -> str:
-        image = self._images.read().records.get(image_id)
+    def _top_layer(self, images: Snapshot, image_id: str) -> str:
+        image = images.records.get(image_id)
         if image is None:
             raise NoSuchImage(f"{self.graph_root} has no image {image_id}")
         return str(image.get("layer") or "")
 
-    def _add(self, containers: Snapshot, layer: Members, container_id: str) -> None:
-        layers = self._layers.read()
+    def _add(self, held: _Held, record: Members, layer: Members) -> None:
+        container_id, layers = record["id"], held.layers.snapshot
         # As in podman a layer's name goes to whoever has it last: the layer of a
         # container that was renamed still has the old one.
         former = [
@@ -249,8 +263,8 @@ class Store:
             if (key := layers.names.get(name)) in layers.texts
         ]
         with ExitStack() as undo:  # from the last to the first
-            undo.callback(_forget, self._containers, container_id)
-            undo.callback(_forget, self._layers, layer["id"])
+            undo.callback(_forget, held.containers, container_id)
+            undo.callback(_forget, held.layers, layer["id"])
             undo.callback(self._overlay.remove, layer["id"])
             self._overlay.make(layer["id"], layer.get("parent", ""))
             reach("storage.create.layer-made")
@@ -259,7 +273,8 @@ class Store:
                 undo.callback(_remove_empty, os.path.dirname(path))
                 reach("storage.create.directory")
             _put_in_force(
-                (self._containers, containers), (self._layers, layers.put(*former, layer))
+                (held.containers, held.containers.snapshot.put(record)),
+                (held.layers, layers.put(*former, layer)),
             )
             reach("storage.create.end")
             undo.pop_all()
@@ -284,8 +299,11 @@ class Store:
         """
         if not valid_name(name):
             raise InvalidArgument(f"{name!r} is not a container's name")
-        with translated("cannot rename the storage container", container_id), self._changing():
-            containers = self._containers.read()
+        with (
+            translated("cannot rename the storage container", container_id),
+            self._changing() as held,
+        ):
+            containers = held.containers.snapshot
             known = self._known(containers.records.get(container_id), container_id)
             self._refuse_volatile(containers, container_id)
             if containers.names.get(name) == container_id:
@@ -293,7 +311,7 @@ class Store:
                 return
             self._refuse_name(containers, name)
             renamed = containers.put({**known, "names": [name]})
-            _put_in_force((self._containers, renamed), before=record)
+            _put_in_force((held.containers, renamed), before=record)
 
     def delete_container(self, container_id: str) -> None:
         """Removes the container, its layer and its directories, durably.
@@ -306,28 +324,28 @@ class Store:
         """
         with (
             translated("cannot delete the storage container", container_id),
-            self._changing(images=True),
+            self._changing(images=True) as held,
         ):
-            containers = self._containers.read()
+            containers = held.containers.snapshot
             if container_id not in containers.texts:  # the last attempt may have come so far
                 self._remove_directories(container_id)
             record = self._known(containers.records.get(container_id), container_id)
             self._refuse_volatile(containers, container_id)
             reach("storage.delete.begin")
             layer_id = container_of(record).layer_id
-            own_layer = self._is_own_layer(layer_id, container_id)
-            if own_layer and self._forget_empty(containers, layer_id, container_id):
+            own_layer = self._is_own_layer(held, layer_id, container_id)
+            if own_layer and self._forget_empty(held, layer_id, container_id):
                 return
             if own_layer:
-                self._remove_layer(layer_id)
+                self._remove_layer(held.layers, layer_id)
             self._remove_directories(container_id)
             # One after the other: on a full disk there may be room for one version only.
             if own_layer:
-                _put_in_force((self._layers, self._layers.read().without([layer_id])))
-            _put_in_force((self._containers, containers.without([container_id])))
+                _put_in_force((held.layers, held.layers.snapshot.without([layer_id])))
+            _put_in_force((held.containers, containers.without([container_id])))
             reach("storage.delete.end")
 
-    def _forget_empty(self, containers: Snapshot, layer_id: str, container_id: str) -> bool:
+    def _forget_empty(self, held: _Held, layer_id: str, container_id: str) -> bool:
         """Deletes a container whose layer has nothing in it, records first: what a crash
         leaves of it is empty directories, which `repair` removes.  No rename waits for the
         disk: after a power cut the container may be back.  False where this cannot be
@@ -338,8 +356,8 @@ class Store:
         if not self._overlay.release(layer_id):  # the thorough way says what is wrong
             return False
         versions = (  # a container without a layer is found, a layer without one is not
-            (self._layers, self._layers.read().without([layer_id])),
-            (self._containers, containers.without([container_id])),
+            (held.layers, held.layers.snapshot.without([layer_id])),
+            (held.containers, held.containers.snapshot.without([container_id])),
         )
         try:
             _put_in_force(*versions, lasting=False)
@@ -347,7 +365,7 @@ class Store:
             self._remove_directories(container_id)
             self._clear_layer(layer_id)
         except BaseException as error:
-            if layer_id not in self._layers.read().texts:  # interrupted: nobody knows of it
+            if layer_id not in held.layers.snapshot.texts:  # interrupted: nobody knows of it
                 self._remove_directories(container_id)
                 self._clear_layer(layer_id)
             elif isinstance(error, OSError) and error.errno in FULL:
@@ -364,30 +382,28 @@ class Store:
                 remedy="have that podman change or remove it",
             )
 
-    def _is_own_layer(self, layer_id: str, container_id: str) -> bool:
+    def _is_own_layer(self, held: _Held, layer_id: str, container_id: str) -> bool:
         """Whether the layer is there, and nobody but this container needs it."""
-        layers = self._layers.read()
-        if layer_id not in layers.texts:
+        if layer_id not in held.layers.snapshot.texts:
             return False
-        containers = self._containers.read().without([container_id])
-        others = layers_in_use(self._images.read(), containers, layers)
-        if layer_id in others:
+        used = sum(hold.snapshot.used[layer_id] for hold in held)
+        if used > 1:
             log.warning("the layer %s of %s is kept: it is in use", layer_id, container_id)
-        return layer_id not in others
+        return used == 1
 
-    def _remove_layer(self, layer_id: str) -> None:
+    def _remove_layer(self, hold: Hold, layer_id: str) -> None:
         """All of a layer but its record, which is flagged."""
         if not self._overlay.release(layer_id):
             raise LayerMounted(
                 f"the layer {layer_id} is mounted",
                 remedy="stop the container and unmount it first",
             )
-        layers = self._layers.read()
+        layers = hold.snapshot
         if layer_id not in layers.incomplete:
             record = layers.records[layer_id]
             flags = {**(record.get("flags") or {}), "incomplete": True}
             try:
-                self._layers.replace(layers.put({**record, "flags": flags}))
+                hold.replace(layers.put({**record, "flags": flags}))
             except OSError as error:
                 if error.errno not in FULL:
                     raise
@@ -414,8 +430,12 @@ class Store:
         """
         if layer_id not in self._mounts.read().records:
             return
-        with self._mounts.lock().held(self._patience):
-            self._mounts.replace(self._mounts.read().without([layer_id]))
+        hold = self._mounts.hold()
+        try:
+            hold.take(self._patience)
+            hold.replace(hold.snapshot.without([layer_id]))
+        finally:
+            hold.release()
 
     def _remove_directories(self, container_id: str) -> None:
         for path in (self.container_dir(container_id), self.container_run_dir(container_id)):
@@ -433,10 +453,10 @@ class Store:
         record; files that never came into force.  The rest of `unowned()` is left to
         its reader's judgement.
         """
-        with translated("cannot repair the container store"), self._changing(images=True):
-            for found in self._unowned():
+        with translated("cannot repair the container store"), self._changing(images=True) as held:
+            for found in self._unowned(held):
                 if found.kind in ("layer-link", "temporary"):
-                    self._remove(found)
+                    self._remove(held, found)
                 elif found.kind == "layer-directory":
                     self._overlay.remove_if_empty(found.name)
                 elif found.kind in ("container-directory", "container-run-directory"):
@@ -450,19 +470,19 @@ class Store:
         """
         with (
             translated("cannot look through the container store"),
-            self._changing(images=True, shared=True),
+            self._changing(images=True, shared=True) as held,
         ):
-            return iter(self._unowned())
+            return iter(self._unowned(held))
 
     def discard(self, found: Unowned) -> None:
         """Removes something that `unowned()` told of, if it still has no owner."""
         if found.kind == "container":
             self._discard_container(found.name)
             return
-        with translated("cannot remove what nobody owns"), self._changing(images=True):
-            now = [(other.kind, other.name) for other in self._unowned()]
+        with translated("cannot remove what nobody owns"), self._changing(images=True) as held:
+            now = [(other.kind, other.name) for other in self._unowned(held)]
             if (found.kind, found.name) in now:
-                self._remove(found)
+                self._remove(held, found)
 
     def _discard_container(self, container_id: str) -> None:
         record = _read(self._containers).records.get(container_id)
@@ -474,10 +494,10 @@ class Store:
         except NoSuchStorageContainer:  # somebody was faster
             pass
 
-    def _remove(self, found: Unowned) -> None:
+    def _remove(self, held: _Held, found: Unowned) -> None:
         if found.kind == "layer":
-            self._remove_layer(found.name)
-            _put_in_force((self._layers, self._layers.read().without([found.name])))
+            self._remove_layer(held.layers, found.name)
+            _put_in_force((held.layers, held.layers.snapshot.without([found.name])))
         elif found.kind == "layer-directory":
             self._overlay.remove(found.name)
         elif found.kind == "layer-link":
@@ -492,37 +512,31 @@ class Store:
         path = self.container_dir(found.name) if graph else self.container_run_dir(found.name)
         return os.path.dirname(path)
 
-    def _unowned(self) -> list[Unowned]:
-        """Under the locks of all three tables."""
-        return find_unowned(
-            self._layers,
-            self._images,
-            self._containers,
-            self._overlay,
-            f"{self.run_root}/{self.driver}-containers",
-        )
+    def _unowned(self, held: _Held) -> list[Unowned]:
+        run_containers = f"{self.run_root}/{self.driver}-containers"
+        return find_unowned(*held, self._overlay, run_containers)
 
     # --- one pass ----------------------------------------------------------------------------
 
     @contextmanager
-    def _changing(self, *, images: bool = False, shared: bool = False) -> Iterator[None]:
+    def _changing(self, *, images: bool = False, shared: bool = False) -> Iterator[_Held]:
         """Holds the locks in their order; finishes incomplete layers unless `shared`."""
-        with ExitStack() as held:
-            for table, alike in (
-                (self._layers, shared),
-                (self._images if images else None, True),
-                (self._containers, shared),
+        held = _Held(self._layers.hold(), self._images.hold(), self._containers.hold())
+        with ExitStack() as taken:
+            for hold, alike in (
+                (held.layers, shared),
+                (held.images if images else None, True),
+                (held.containers, shared),
             ):
-                if table is not None:
-                    lock = table.lock()
-                    held.callback(lock.close)
-                    held.enter_context(lock.held(self._patience, shared=alike))
-            if not shared:
-                self._finish_incomplete()
-            yield
+                if hold is not None:
+                    taken.callback(hold.release)
+                    hold.take(self._patience, alike)
+            if not shared and held.layers.snapshot.incomplete:
+                self._finish_incomplete(held.layers)
+            yield held
 
-    def _finish_incomplete(self) -> None:
-        layers = self._layers.read()
+    def _finish_incomplete(self, hold: Hold) -> None:
+        layers = hold.snapshot
         finished = []
         for layer_id in layers.incomplete:
             if layers.is_volatile(layer_id):
@@ -533,7 +547,7 @@ class Store:
             except OSError as error:
                 log.warning("the incomplete layer %s cannot be removed: %s", layer_id, error)
         if finished:
-            self._layers.replace(layers.without(finished))
+            hold.replace(layers.without(finished))
 
 
 def _read(table: Table) -> Snapshot:
@@ -542,7 +556,7 @@ def _read(table: Table) -> Snapshot:
 
 
 def _put_in_force(
-    *versions: tuple[Table, Snapshot],
+    *versions: tuple[Hold, Snapshot],
     before: Callable[[], None] = lambda: None,
     lasting: bool = True,
 ) -> None:
@@ -553,22 +567,22 @@ def _put_in_force(
     outlive a power cut.
     """
     try:
-        prepared = [table.prepare(version) for table, version in versions]
+        for hold, version in versions:
+            hold.prepare(version)
         before()
-        for ready in prepared:
-            ready.commit()
+        for hold, _ in versions:
+            hold.commit()
     finally:
-        for table, _ in versions:
-            table.drop()
-    for table, _ in versions if lasting else ():
-        table.sync()
+        for hold, _ in versions:
+            hold.drop()
+    for hold, _ in versions if lasting else ():
+        hold.sync()
 
 
-def _forget(table: Table, key: str) -> None:
-    """Takes a record that came into force out again.  Under the table's lock."""
-    snapshot = table.read()
-    if key in snapshot.texts:
-        table.replace(snapshot.without([key]))
+def _forget(hold: Hold, key: str) -> None:
+    """Takes a record that came into force out again."""
+    if key in hold.snapshot.texts:
+        hold.replace(hold.snapshot.without([key]))
 
 
 # --- directories -----------------------------------------------------------------------------

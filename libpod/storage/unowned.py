@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from libpod.storage.overlay import LINKS, Overlay
-from libpod.storage.records import container_of, layer_of, layers_in_use
-from libpod.storage.table import Snapshot, Table
+from libpod.storage.records import container_of, layer_of
+from libpod.storage.snapshot import Snapshot
+from libpod.storage.table import Hold
 
 log = logging.getLogger("libpod.storage")
 
@@ -41,28 +42,29 @@ class Unowned(NamedTuple):
 
 
 def find_unowned(
-    layers: Table, images: Table, containers: Table, overlay: Overlay, run_containers: str
+    layers: Hold, images: Hold, containers: Hold, overlay: Overlay, run_containers: str
 ) -> list[Unowned]:
-    """All of it, by a caller that holds the locks of the three tables.
+    """All of it, by a caller that has the three tables locked.
 
     Args:
         overlay: where the layers are.
         run_containers: the parent of the containers' run directories.
     """
-    known = containers.read()
+    known = containers.snapshot
     found = [
-        *_records(layers.read(), images.read(), known),
-        *_layers_on_disk(layers, images.read(), overlay),
-        *_directories("container-directory", containers.directory, known),
+        *_records(layers.snapshot, images.snapshot, known),
+        *_layers_on_disk(layers, images.snapshot, overlay),
+        *_directories("container-directory", containers.table.directory, known),
         *_directories("container-run-directory", run_containers, known),
     ]
-    for table in (layers, images, containers):
-        found += [Unowned("temporary", path, _modified(path)) for path in table.temporaries()]
+    for hold in (layers, images, containers):
+        temporaries = hold.table.temporaries()
+        found += [Unowned("temporary", path, _modified(path)) for path in temporaries]
     return found
 
 
 def _records(layers: Snapshot, images: Snapshot, containers: Snapshot) -> Iterator[Unowned]:
-    owned = layers_in_use(images, containers, layers)
+    owned = images.used | containers.used | layers.used
     for key in layers.texts:
         if key not in owned or key in layers.incomplete:
             yield Unowned("layer", key, layer_of(layers.records[key]).created or 0)
@@ -72,12 +74,12 @@ def _records(layers: Snapshot, images: Snapshot, containers: Snapshot) -> Iterat
             yield Unowned("container", key, container.created or 0)
 
 
-def _layers_on_disk(table: Table, images: Snapshot, overlay: Overlay) -> Iterator[Unowned]:
-    layers = table.read()
-    lost = layers_in_use(images).difference(layers.records)
+def _layers_on_disk(hold: Hold, images: Snapshot, overlay: Overlay) -> Iterator[Unowned]:
+    layers = hold.snapshot
+    lost = images.used.keys() - layers.records.keys()
     if lost:
         # Records of layers are missing: what is on the disk may be theirs.
-        log.warning("%s lacks layers of images: %s", table.path, ", ".join(sorted(lost)))
+        log.warning("%s lacks layers of images: %s", hold.table.path, ", ".join(sorted(lost)))
         return
     home = overlay.home
     for key in overlay.layers():

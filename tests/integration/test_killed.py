@@ -97,7 +97,7 @@ def places() -> list[str]:
     for path in sources:
         with open(path, encoding="utf-8") as file:
             for name in _REACH.findall(file.read()):
-                found |= {name.replace("{table.stem}", table) for table in _TABLES}
+                found |= {name.replace("{self.stem}", table) for table in _TABLES}
     return [
         f"{name}:{count}" if count > 1 else name
         for name in sorted(found)

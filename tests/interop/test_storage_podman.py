@@ -26,8 +26,10 @@ from tests.interop.podman import Podman
 
 
 @pytest.fixture
-def store(podman: Podman) -> Store:
-    return opened(podman)
+def store(podman: Podman) -> Iterator[Store]:
+    store = opened(podman)
+    yield store
+    store.close()
 
 
 def opened(podman: Podman) -> Store:

@@ -42,7 +42,9 @@ from libpod.storage import (
     StorageFull,
     Store,
     Unowned,
+    snapshot,
 )
+from libpod.storage.table import Hold
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, or gives files to another user")
 
@@ -54,8 +56,10 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(place: Path) -> Store:
-    return opened(place)
+def store(place: Path) -> Iterator[Store]:
+    store = opened(place)
+    yield store
+    store.close()
 
 
 def opened(place: Path, **options: Any) -> Store:
@@ -639,7 +643,8 @@ def test_failing_at_each_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     "text",
     ["{}", "[", "[{]", '[{"id":"a"}', '[{"id":"a"}]]', '[{"id":"a"}{"id":"b"}]', "[1]", "[{}]",
      '[{"id":1}]', '[{"id":"a"},{"id":"a"}]', '[{"id":"a","names":"x"}]', "\0\0\0\0",
-     '[{"id":"a","names":[1]}]', '[{"id":"a","flags":[1]}]', "[" * 100_000],
+     '[{"id":"a","names":[1]}]', '[{"id":"a","flags":[1]}]', "[" * 100_000,
+     '[{"id":"a","mapped-layers":1}]'],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["containers", "layers"])
 def test_damaged_files_are_told_and_left_alone(
@@ -711,6 +716,7 @@ def test_a_disk_that_is_really_full(place: Path) -> None:
         for container in store.containers():
             store.delete_container(container.id)
         store.create_container(made.id, "web")
+        store.close()
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -889,15 +895,122 @@ def test_a_store_works_on_in_a_forked_child(place: Path, store: Store) -> None:
     assert {c.name for c in store.containers()} == {"parent", "child"}
 
 
-def test_a_store_holds_nothing_between_calls(place: Path, store: Store) -> None:
+def test_a_store_holds_no_lock_between_calls(place: Path, store: Store) -> None:
+    made = store.create_container(new_id(), "web")
+    for change in (store.containers, store.repair, lambda: store.delete_container(made.id)):
+        change()
+        for name in ("layers", "images", "containers"):
+            lock = RecordLock(table(place, name).with_suffix(".lock"))
+            try:
+                assert lock.try_lock(), name
+                lock.unlock()
+            finally:
+                lock.close()
+
+
+def lock_files(place: Path) -> int:
+    """How many lock files of the store this process has open."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    paths = [os.readlink(link) for link in links if os.path.lexists(link)]
+    return sum(path.startswith(str(place)) and path.endswith(".lock") for path in paths)
+
+
+def test_lock_files_stay_open_until_the_store_is_closed(place: Path, store: Store) -> None:
+    for _ in range(3):
+        made = store.create_container(new_id(), "web")
+        store.delete_container(made.id)
+        assert lock_files(place) == 3
+        store.close()
+        assert lock_files(place) == 0
+        assert store.containers() == []
+
+
+def test_a_lock_file_that_was_replaced_is_opened_anew(place: Path, store: Store) -> None:
     store.create_container(new_id(), "web")
-    store.containers()
-    lock = RecordLock(table(place, "layers").with_suffix(".lock"))
+    path = table(place, "layers").with_suffix(".lock")
+    path.unlink()
+    other = RecordLock(path)
+    with other, pytest.raises(LockTimeout):
+        opened_like(store, 0).create_container(new_id(), "other")
+    other.close()
+    store.create_container(new_id(), "other")
+    assert len(token(place, "layers")) == 64
+
+
+def opened_like(store: Store, patience: float) -> Store:
+    """The same object, with less patience."""
+    store._patience = patience
+    return store
+
+
+def test_a_forked_child_has_locks_of_its_own(place: Path, store: Store) -> None:
+    """The parent's open files are its own: a lock on them would be the parent's, too."""
+    store.create_container(new_id(), "web")
+    told, tell = os.pipe()
+    go_on, end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(end)
+            with store._changing():
+                os.write(tell, b"x")
+                os.read(go_on, 1)
+            os._exit(0)
+        finally:
+            os._exit(1)
     try:
-        with lock:
-            pass
+        assert os.read(told, 1) == b"x"
+        with pytest.raises(LockTimeout) as caught:
+            opened_like(store, 0.1).create_container(new_id(), "other")
+        assert caught.value.holder == pid
     finally:
-        lock.close()
+        for fd in (told, tell, go_on, end):
+            os.close(fd)
+        assert os.waitpid(pid, 0)[1] == 0
+    store.create_container(new_id(), "other")
+
+
+class _Interrupt(BaseException):
+    pass
+
+
+def test_an_interrupt_leaves_no_lock_held(
+    place: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come when a lock has just been taken."""
+    store.create_container(new_id(), "web")
+    take = Hold.take
+
+    def interrupted(hold: Hold, timeout: float, shared: bool = False) -> None:
+        take(hold, timeout, shared)
+        if hold.table.stem == "containers":
+            raise _Interrupt
+
+    monkeypatch.setattr(Hold, "take", interrupted)
+    with pytest.raises(_Interrupt) as caught:
+        store.create_container(new_id(), "other")
+    monkeypatch.undo()
+    assert caught.value.__traceback__ is not None  # it keeps what the frames refer to
+    opened(place, lock_timeout=0).create_container(new_id(), "other")
+    opened_like(store, 0).create_container(new_id(), "third")
+
+
+def test_nothing_is_read_twice_where_nobody_else_writes(
+    place: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.delete_container(store.create_container(new_id(), "first").id)
+    read = []
+    parse = snapshot._parse
+    monkeypatch.setattr(snapshot, "_parse", lambda path: (read.append(path), parse(path))[1])
+    made = store.create_container(new_id(), "web")
+    store.rename_container(made.id, "other")
+    store.delete_container(made.id)
+    assert read == []
+    opened(place).create_container(new_id(), "theirs")
+    del read[:]
+    with pytest.raises(DuplicateName):
+        store.create_container(new_id(), "theirs")
+    assert str(table(place, "containers")) in read
 
 
 def test_what_the_driver_says(store: Store, place: Path) -> None:
