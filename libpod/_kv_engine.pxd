@@ -135,6 +135,7 @@ cdef extern from "kv/kv.h" nogil:
     uint64_t lp_tx_fault(const lp_tx *)
     int lp_tx_page_info(lp_tx *, uint64_t, lp_page_info *, lp_error *)
     lp_bucket *lp_tx_root(lp_tx *)
+    int lp_tx_bucket(lp_bucket **, lp_tx *, lp_slice, lp_error *)
     int lp_bucket_open(lp_bucket **, lp_bucket *, lp_slice, lp_error *)
     int lp_bucket_create(lp_bucket **, lp_bucket *, lp_slice, bint, lp_error *)
     void lp_bucket_release(lp_bucket *)

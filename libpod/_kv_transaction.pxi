@@ -128,13 +128,9 @@ cdef class Transaction:
     def bucket(self, name):
         cdef bytes key = as_bytes(name)
         cdef Bucket bucket = Bucket.__new__(Bucket)
-        cdef lp_bucket *root = lp_tx_root(self.live())
         cdef lp_error err
-        cdef int rc
+        cdef int rc = lp_tx_bucket(&bucket.handle, self.live(), slice_of(key), &err)
 
-        if root is NULL:
-            raise MemoryError
-        rc = lp_bucket_open(&bucket.handle, root, slice_of(key), &err)
         bucket.transaction = self
         if rc != LP_OK:
             bucket.handle = NULL

@@ -276,45 +276,6 @@ int lp_bucket_enter_write(struct lp_bucket *bucket, struct lp_error *err)
     return lp_bucket_enter(bucket, err);
 }
 
-/* --- the bucket that was opened last ---------------------------------------
- *
- * Most transactions open the same bucket first.  Where its header is depends on
- * the snapshot only, so that it need not be looked for again until a commit. */
-
-static bool bucket_recall(struct lp_bucket *parent, struct lp_slice name, struct lp_bucket **out)
-{
-    const struct lp_tx *tx = parent->tree.tx;
-    const struct lp_kept *kept = &tx->kept;
-
-    if (tx->writable || parent != tx->root || name.size != kept->name_size || name.size == 0 ||
-        memcmp(name.data, kept->name, name.size) != 0 ||
-        memcmp(&kept->meta, &tx->meta, sizeof kept->meta) != 0)
-        return false;
-    *out = bucket_alloc(parent->tree.tx);
-    if (*out == NULL)
-        return false;
-    (*out)->tree.root = kept->root;
-    (*out)->sequence = kept->sequence;
-    bucket_link(*out);
-    return true;
-}
-
-static void bucket_remember(const struct lp_bucket *parent, struct lp_slice name,
-                            const struct lp_bucket *bucket)
-{
-    struct lp_tx *tx = parent->tree.tx;
-    struct lp_kept *kept = &tx->kept;
-
-    if (tx->writable || parent != tx->root || bucket->tree.root == 0 ||
-        name.size > sizeof kept->name)
-        return;
-    memcpy(kept->name, name.data, name.size);
-    kept->name_size = name.size;
-    kept->meta = tx->meta;
-    kept->root = bucket->tree.root;
-    kept->sequence = bucket->sequence;
-}
-
 static struct lp_bucket *bucket_opened(struct lp_bucket *parent, struct lp_slice name)
 {
     struct lp_tx *tx = parent->tree.tx;
@@ -338,7 +299,7 @@ int lp_bucket_open(struct lp_bucket **out, struct lp_bucket *parent, struct lp_s
     struct lp_item item;
     int rc = lp_bucket_enter(parent, err);
 
-    if (rc != LP_OK || bucket_recall(parent, name, out))
+    if (rc != LP_OK)
         return rc;
     *out = bucket_opened(parent, name);
     if (*out != NULL) {
@@ -352,9 +313,61 @@ int lp_bucket_open(struct lp_bucket **out, struct lp_bucket *parent, struct lp_s
         return lp_fail(err, LP_KV_ENOBUCKET, "no such bucket");
     if (!item.is_bucket)
         return lp_fail(err, LP_KV_EINCOMPATIBLE, "the name is a key's, not a bucket's");
-    rc = bucket_new(out, parent, name, item.value, err);
+    return bucket_new(out, parent, name, item.value, err);
+}
+
+/* --- the bucket that was opened last ---------------------------------------
+ *
+ * Most transactions open the same bucket first.  Where its header is depends on
+ * the snapshot only, so that it need not be looked for again until a commit. */
+
+static struct lp_bucket *bucket_recall(struct lp_tx *tx, struct lp_slice name)
+{
+    const struct lp_kept *kept = &tx->kept;
+    struct lp_bucket *bucket;
+
+    if (tx->writable || name.size != kept->name_size || name.size == 0 ||
+        memcmp(name.data, kept->name, name.size) != 0 ||
+        memcmp(&kept->meta, &tx->meta, sizeof kept->meta) != 0)
+        return NULL;
+    bucket = bucket_alloc(tx);
+    if (bucket == NULL)
+        return NULL;
+    bucket->tree.root = kept->root;
+    bucket->sequence = kept->sequence;
+    bucket_link(bucket);
+    return bucket;
+}
+
+static void bucket_remember(struct lp_slice name, const struct lp_bucket *bucket)
+{
+    struct lp_tx *tx = bucket->tree.tx;
+    struct lp_kept *kept = &tx->kept;
+
+    if (tx->writable || bucket->tree.root == 0 || name.size > sizeof kept->name)
+        return;
+    memcpy(kept->name, name.data, name.size);
+    kept->name_size = name.size;
+    kept->meta = tx->meta;
+    kept->root = bucket->tree.root;
+    kept->sequence = bucket->sequence;
+}
+
+int lp_tx_bucket(struct lp_bucket **out, struct lp_tx *tx, struct lp_slice name,
+                 struct lp_error *err)
+{
+    struct lp_bucket *root;
+    int rc;
+
+    *out = bucket_recall(tx, name);
+    if (*out != NULL)
+        return LP_OK;
+    root = lp_tx_root(tx);
+    if (root == NULL)
+        return lp_fail(err, LP_ENOMEM, "no memory for a bucket");
+    rc = lp_bucket_open(out, root, name, err);
     if (rc == LP_OK)
-        bucket_remember(parent, name, *out);
+        bucket_remember(name, *out);
     return rc;
 }
 

@@ -186,7 +186,12 @@ struct lp_bucket *lp_tx_root(struct lp_tx *tx);
 
 /* --- buckets ------------------------------------------------------------- */
 
-/* Each opened bucket is released once, or with its transaction. */
+/* Each opened bucket is released once, or with its transaction.
+ *
+ * As lp_bucket_open() in the root bucket; the bucket that the last transaction
+ * opened is found without a search. */
+int lp_tx_bucket(struct lp_bucket **out, struct lp_tx *tx, struct lp_slice name,
+                 struct lp_error *err);
 int lp_bucket_open(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,
                    struct lp_error *err);
 int lp_bucket_create(struct lp_bucket **out, struct lp_bucket *parent, struct lp_slice name,

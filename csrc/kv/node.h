@@ -64,6 +64,14 @@ static inline struct lp_slice lp_inode_key(const struct lp_inode *inode)
     return (struct lp_slice){inode->key, inode->key_size};
 }
 
+/* Of a leaf. */
+static inline void lp_inode_item(const struct lp_inode *inode, struct lp_item *item)
+{
+    item->key = lp_inode_key(inode);
+    item->value = (struct lp_slice){inode->value, (size_t)inode->value_size};
+    item->is_bucket = (inode->flags & LP_INODE_BUCKET) != 0;
+}
+
 /* An owned copy. */
 uint8_t *lp_node_copy(struct lp_slice bytes, struct lp_error *err);
 

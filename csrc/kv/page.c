@@ -17,28 +17,6 @@ void lp_page_header(uint8_t *data, uint64_t id, uint16_t flags, size_t count, ui
     lp_store32(data + 12, (uint32_t)overflow);
 }
 
-const char *lp_page_parse(struct lp_page *page, const uint8_t *data, size_t size, uint64_t id)
-{
-    uint16_t flags;
-
-    if (size < LP_PAGE_HEADER)
-        return "shorter than a page header";
-    if (lp_load64(data) != id)
-        return "the page names another page number";
-    flags = lp_page_flags(data);
-    if (flags != LP_PAGE_LEAF && flags != LP_PAGE_BRANCH)
-        return "neither a branch nor a leaf page";
-    page->data = data;
-    page->size = size;
-    page->count = lp_load16(data + 10);
-    page->leaf = flags == LP_PAGE_LEAF;
-    if (page->count > (size - LP_PAGE_HEADER) / LP_PAGE_ELEMENT)
-        return "more elements than fit into the page";
-    if (page->count > LP_PAGE_COUNT_MAX)
-        return "more elements than a page may have";
-    return NULL;
-}
-
 bool lp_page_item(const struct lp_page *page, uint32_t i, struct lp_item *item)
 {
     size_t at = LP_PAGE_HEADER + (size_t)i * LP_PAGE_ELEMENT;

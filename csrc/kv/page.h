@@ -99,7 +99,28 @@ void lp_page_header(uint8_t *data, uint64_t id, uint16_t flags, size_t count, ui
 
 /* Fills *page from a run of `size` bytes whose header names page `id`.
  * Returns NULL, or why this is no branch or leaf page. */
-const char *lp_page_parse(struct lp_page *page, const uint8_t *data, size_t size, uint64_t id);
+static inline const char *lp_page_parse(struct lp_page *page, const uint8_t *data, size_t size,
+                                        uint64_t id)
+{
+    uint16_t flags;
+
+    if (size < LP_PAGE_HEADER)
+        return "shorter than a page header";
+    if (lp_load64(data) != id)
+        return "the page names another page number";
+    flags = lp_page_flags(data);
+    if (flags != LP_PAGE_LEAF && flags != LP_PAGE_BRANCH)
+        return "neither a branch nor a leaf page";
+    page->data = data;
+    page->size = size;
+    page->count = lp_load16(data + 10);
+    page->leaf = flags == LP_PAGE_LEAF;
+    if (page->count > (size - LP_PAGE_HEADER) / LP_PAGE_ELEMENT)
+        return "more elements than fit into the page";
+    if (page->count > LP_PAGE_COUNT_MAX)
+        return "more elements than a page may have";
+    return NULL;
+}
 
 /* The first eight bytes of a key as a number of the same order, zero-padded. */
 static inline uint64_t lp_key_head(const uint8_t *key, size_t size)

@@ -9,24 +9,29 @@
  */
 #include "kv/tree.h"
 
-static int spot_fault(const struct lp_tree *tree, const struct lp_spot *spot, struct lp_error *err)
+static int tree_fault(const struct lp_tree *tree, uint64_t id, struct lp_error *err)
 {
-    return lp_tx_corrupt(tree->tx, spot->id != 0 ? spot->id : LP_KV_NO_PAGE,
+    return lp_tx_corrupt(tree->tx, id != 0 ? id : LP_KV_NO_PAGE,
                          "an element points out of its page", err);
+}
+
+/* The page of a tree that lies in its parent's leaf. */
+static int tree_inline(const struct lp_tree *tree, struct lp_page *page, struct lp_error *err)
+{
+    const char *reason = lp_page_parse(page, tree->inline_page.data, tree->inline_page.size, 0);
+
+    return reason == NULL ? LP_OK : lp_tx_corrupt(tree->tx, LP_KV_NO_PAGE, reason, err);
 }
 
 int lp_spot_root(const struct lp_tree *tree, struct lp_spot *spot, struct lp_error *err)
 {
-    const char *reason;
-
     spot->node = tree->node;
     spot->id = tree->root;
     if (spot->node != NULL)
         return LP_OK;
     if (tree->root != 0)
         return lp_tx_page(tree->tx, tree->root, &spot->page, err);
-    reason = lp_page_parse(&spot->page, tree->inline_page.data, tree->inline_page.size, 0);
-    return reason == NULL ? LP_OK : lp_tx_corrupt(tree->tx, LP_KV_NO_PAGE, reason, err);
+    return tree_inline(tree, &spot->page, err);
 }
 
 int lp_spot_child(const struct lp_tree *tree, const struct lp_spot *spot, uint32_t i,
@@ -54,14 +59,9 @@ int lp_spot_child(const struct lp_tree *tree, const struct lp_spot *spot, uint32
 int lp_spot_item(const struct lp_tree *tree, const struct lp_spot *spot, uint32_t i,
                  struct lp_item *item, struct lp_error *err)
 {
-    const struct lp_inode *inode;
-
     if (spot->node == NULL)
-        return lp_page_item(&spot->page, i, item) ? LP_OK : spot_fault(tree, spot, err);
-    inode = &spot->node->inodes[i];
-    item->key = lp_inode_key(inode);
-    item->value = (struct lp_slice){inode->value, (size_t)inode->value_size};
-    item->is_bucket = (inode->flags & LP_INODE_BUCKET) != 0;
+        return lp_page_item(&spot->page, i, item) ? LP_OK : tree_fault(tree, spot->id, err);
+    lp_inode_item(&spot->node->inodes[i], item);
     return LP_OK;
 }
 
@@ -69,7 +69,7 @@ int lp_spot_key(const struct lp_tree *tree, const struct lp_spot *spot, uint32_t
                 struct lp_slice *key, struct lp_error *err)
 {
     if (spot->node == NULL)
-        return lp_page_key(&spot->page, i, key) ? LP_OK : spot_fault(tree, spot, err);
+        return lp_page_key(&spot->page, i, key) ? LP_OK : tree_fault(tree, spot->id, err);
     *key = lp_inode_key(&spot->node->inodes[i]);
     return LP_OK;
 }
@@ -85,37 +85,67 @@ int lp_spot_search(const struct lp_tree *tree, const struct lp_spot *spot, struc
     }
     found = lp_page_search(&spot->page, key, exact);
     if (found < 0)
-        return spot_fault(tree, spot, err);
+        return tree_fault(tree, spot->id, err);
     *index = (uint32_t)found;
     return LP_OK;
+}
+
+/* In what was changed: 1 with *item set, 0 where the key is not there, -1
+ * where the way leads on to page *id. */
+static int tree_find_node(const struct lp_node *node, struct lp_slice key, struct lp_item *item,
+                          uint64_t *id)
+{
+    while (node != NULL) {
+        bool exact;
+        uint32_t i = lp_node_search(node, key, &exact);
+
+        if (node->leaf) {
+            if (exact)
+                lp_inode_item(&node->inodes[i], item);
+            return exact;
+        }
+        i -= i > 0 && !exact ? 1 : 0;
+        *id = node->inodes[i].page;
+        node = node->inodes[i].child;
+    }
+    return -1;
+}
+
+/* From page `id` (0: the inline one) down. */
+static int tree_find_page(const struct lp_tree *tree, uint64_t id, struct lp_slice key,
+                          struct lp_item *item, struct lp_error *err)
+{
+    for (unsigned depth = 0;; depth++) {
+        struct lp_page page;
+        int rc = id == 0 && depth == 0 ? tree_inline(tree, &page, err)
+                                       : lp_tx_page(tree->tx, id, &page, err);
+        bool exact;
+        int64_t i;
+
+        if (rc != LP_OK)
+            return rc;
+        i = lp_page_search(&page, key, &exact);
+        if (i < 0)
+            return tree_fault(tree, id, err);
+        if (page.leaf && !exact)
+            return 0;
+        if (page.leaf)
+            return lp_page_item(&page, (uint32_t)i, item) ? 1 : tree_fault(tree, id, err);
+        if (page.count == 0)
+            return lp_tx_corrupt(tree->tx, id, "a branch page without elements", err);
+        if (depth == LP_DEPTH_MAX)
+            return lp_tx_corrupt(tree->tx, id, "the tree is too deep, or a cycle", err);
+        id = lp_page_child(&page, (uint32_t)(i > 0 && !exact ? i - 1 : i));
+    }
 }
 
 int lp_tree_find(const struct lp_tree *tree, struct lp_slice key, struct lp_item *item,
                  struct lp_error *err)
 {
-    struct lp_spot spot;
-    int rc = lp_spot_root(tree, &spot, err);
+    uint64_t id = tree->root;
+    int rc = tree->node != NULL ? tree_find_node(tree->node, key, item, &id) : -1;
 
-    for (unsigned depth = 0; rc == LP_OK; depth++) {
-        uint32_t index;
-        bool exact;
-
-        rc = lp_spot_search(tree, &spot, key, &index, &exact, err);
-        if (rc != LP_OK)
-            break;
-        if (lp_spot_leaf(&spot)) {
-            if (!exact)
-                return 0;
-            rc = lp_spot_item(tree, &spot, index, item, err);
-            return rc == LP_OK ? 1 : rc;
-        }
-        if (lp_spot_count(&spot) == 0)
-            return lp_tx_corrupt(tree->tx, spot.id, "a branch page without elements", err);
-        if (depth == LP_DEPTH_MAX)
-            return lp_tx_corrupt(tree->tx, spot.id, "the tree is too deep, or a cycle", err);
-        rc = lp_spot_child(tree, &spot, index > 0 && !exact ? index - 1 : index, &spot, err);
-    }
-    return rc;
+    return rc >= 0 ? rc : tree_find_page(tree, id, key, item, err);
 }
 
 /* --- changing ------------------------------------------------------------- */
