@@ -9,6 +9,8 @@ idle machine both must agree to within 10 %.
 The driver is bench/c/driver.c: the least that starts conmon and the same
 runtime with the same config.json, the seccomp profile included.  It is measured
 twice: asking the runtime to start and to delete, and doing both by itself.
+
+What lies below /run on a host lies on a tmpfs here, too, for every contestant.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def ours(root: str, directory: str, runtime: str) -> tuple[Contestant, Callable[
     from libpod import Runtime, Spec
 
     opened = Runtime(
-        oci_runtime=runtime, static_dir=f"{directory}/static", tmp_dir=f"{directory}/tmp"
+        oci_runtime=runtime, static_dir=f"{directory}/static", tmp_dir=f"{directory}/run/ours"
     )
     job = Spec(rootfs=root, command=["/bin/true"], cgroup_parent=GROUP)
 
@@ -142,7 +144,7 @@ def same_config(root: str, directory: str, runtime: str) -> str:
     os.mkdir(kept)
     with (
         Runtime(
-            oci_runtime=runtime, static_dir=f"{directory}/static", tmp_dir=f"{directory}/tmp"
+            oci_runtime=runtime, static_dir=f"{directory}/static", tmp_dir=f"{directory}/run/ours"
         ) as rt,
         rt.create(Spec(rootfs=root, command=["/bin/true"])) as container,
     ):
@@ -165,14 +167,16 @@ def driver(how: str, config: str, directory: str, runtime: str) -> Contestant:
 
     program = compile_c("driver")
     conmon = find_binary("conmon", CONMON_PATH)
-    work = os.path.join(directory, "driver")
+    work, run = os.path.join(directory, "driver"), os.path.join(directory, "run/driver")
 
     def launch(count: int) -> list[float]:
         os.mkdir(work)
-        argv = [program, how, conmon, runtime, config, work, GROUP, str(count)]
+        os.mkdir(run)
+        argv = [program, how, conmon, runtime, config, work, run, GROUP, str(count)]
         done = subprocess.run(argv, check=True, stdout=subprocess.PIPE)
         time.sleep(0.05)  # the last conmon ends after its exit file
         shutil.rmtree(work)
+        shutil.rmtree(run)
         return [int(line) / 1e6 for line in done.stdout.split()]
 
     return launch
@@ -182,9 +186,9 @@ def podman(root: str, directory: str, runtime: str) -> Contestant:
     conf = os.path.join(directory, "containers.conf")
     with open(conf, "w", encoding="utf-8") as file:
         file.write(PODMAN_CONF)
-    base = os.path.join(directory, "podman")
-    argv = ["podman", "--root", f"{base}/root", "--runroot", f"{base}/run"]
-    argv += ["--tmpdir", f"{base}/tmp", "--network-config-dir", f"{base}/net"]
+    base, run = os.path.join(directory, "podman"), os.path.join(directory, "run/podman")
+    argv = ["podman", "--root", f"{base}/root", "--runroot", f"{run}/run"]
+    argv += ["--tmpdir", f"{run}/tmp", "--network-config-dir", f"{base}/net"]
     argv += ["--runtime", runtime, "--cgroup-manager", "cgroupfs"]
     argv += ["run", "--rm", "--network", "none", "--cgroup-parent", GROUP]
     argv += ["--rootfs", root, "/bin/true"]
@@ -213,7 +217,10 @@ def take(contestant: Contestant, group: CpuGroup, sample: Sample) -> tuple[float
 def measure(runtime: str) -> list[Row]:
     group = CpuGroup()
     counted = machine = 0.0
-    with tempfile.TemporaryDirectory(prefix="libpod-bench-", dir="/var/tmp") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="libpod-bench-", dir="/var/tmp") as directory,
+        tmpfs(f"{directory}/run"),
+    ):
         root = make_rootfs(directory)
         own, close = ours(root, directory, runtime)
         config = same_config(root, directory, runtime)
@@ -235,9 +242,19 @@ def measure(runtime: str) -> list[Row]:
                         machine += busy
         finally:
             close()
-            unmount_below(directory)
+            unmount_below(f"{directory}/podman")
             group.remove()
     return table(os.path.basename(runtime), samples, counted, machine)
+
+
+@contextmanager
+def tmpfs(directory: str) -> Iterator[None]:
+    os.mkdir(directory)
+    subprocess.run(["mount", "-t", "tmpfs", "libpod-bench", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", directory], check=True)
 
 
 def unmount_below(directory: str) -> None:

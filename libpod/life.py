@@ -209,7 +209,9 @@ class Life(Guard):
         """Whether it runs and no process looks after it."""
         return self.status in LIVE and not self.engine.owners.claimed(self.id)
 
-    def bundle(self, terminal: bool = False, detached: bool = False) -> Bundle:
+    def bundle(
+        self, terminal: bool = False, detached: bool = False, sync_log: bool = True
+    ) -> Bundle:
         """What conmon and the OCI runtime are told of it; the arguments matter for its
         creation alone."""
         config, state = self.record.config, self.record.state
@@ -228,6 +230,7 @@ class Life(Guard):
             pid_file=config.pid_file or f"{state.run_dir}/pidfile",
             conmon_pid_file=config.conmon_pid_file or f"{state.run_dir}/conmon.pid",
             exit_command=tuple(command),
+            sync_log=sync_log,
         )
 
     @property
@@ -260,7 +263,9 @@ class Life(Guard):
             spec["process"]["consoleSize"] = size
         self.clear_unfinished()
         reach("init.cleared")
-        launched = Launch(self.engine, self.bundle(terminal, detached), self.oci)
+        # A log that goes with its container at its end need not outlive a power cut.
+        bundle = self.bundle(terminal, detached, sync_log=not self.remove_at_end)
+        launched = Launch(self.engine, bundle, self.oci)
         before = self.record.state.but()
         try:
             self.engine.owners.claim(self.id)

@@ -72,6 +72,8 @@ class Bundle(NamedTuple):
     conmon_pid_file: str
     exit_command: tuple[str, ...] = ()
     """What conmon runs when the container has ended."""
+    sync_log: bool = True
+    """Whether the log is durable when the container has ended."""
 
     @property
     def marks(self) -> tuple[str, str]:
@@ -278,6 +280,8 @@ class OCIRuntime:
             argv.append("-i")
         if bundle.log_size_max >= 0:
             argv += ["--log-size-max", str(bundle.log_size_max)]
+        if not bundle.sync_log:
+            argv.append("--no-sync-log")
         if self._no_pivot_root:
             argv.append("--no-pivot")
         argv += ["--log-level", "warning"]

@@ -9,7 +9,7 @@
  *   direct  by the runtime's exec.fifo, and by removing its files and cgroups:
  *           the least known, and what the library does
  *
- *   driver asking|direct CONMON RUNTIME CONFIG WORK_DIR CGROUP_PARENT COUNT
+ *   driver asking|direct CONMON RUNTIME CONFIG WORK_DIR RUN_DIR CGROUP_PARENT COUNT
  *
  * prints the wall time of each launch, in ns, a line each.
  */
@@ -184,13 +184,13 @@ static void launch(char *argv[], const char *config, int notify, int number)
     char root[PATH_MAX];
 
     (void)snprintf(id, sizeof id, "%048d%016x", number, (unsigned)getpid());
-    (void)snprintf(cgroup, sizeof cgroup, "%s/%s", argv[6], id);
+    (void)snprintf(cgroup, sizeof cgroup, "%s/%s", argv[7], id);
     (void)snprintf(bundle, sizeof bundle, "%s/%s", argv[5], id);
-    (void)snprintf(exits, sizeof exits, "%s/exits", argv[5]);
+    (void)snprintf(exits, sizeof exits, "%s/exits", argv[6]);
     (void)snprintf(exit_file, sizeof exit_file, "%.2000s/%s", exits, id);
-    (void)snprintf(pid_file, sizeof pid_file, "%.2000s/pidfile", bundle);
+    (void)snprintf(pid_file, sizeof pid_file, "%.2000s/%s.pid", argv[6], id);
     (void)snprintf(log_path, sizeof log_path, "k8s-file:%.2000s/ctr.log", bundle);
-    (void)snprintf(root, sizeof root, "%s/root", argv[5]);
+    (void)snprintf(root, sizeof root, "%s/root", argv[6]);
     (void)snprintf(state, sizeof state, "%.2000s/%s", root, id);
     write_bundle(config, cgroup, bundle);
     start_conmon((char *[]){conmon,
@@ -248,15 +248,15 @@ int main(int argc, char *argv[])
     char *config;
     int notify = inotify_init1(IN_CLOEXEC);
 
-    if (argc != 8)
+    if (argc != 9)
         return 2;
     config = read_file(argv[4]);
-    (void)snprintf(exits, sizeof exits, "%s/exits", argv[5]);
+    (void)snprintf(exits, sizeof exits, "%s/exits", argv[6]);
     if (mkdir(exits, 0700) < 0 && errno != EEXIST)
         die(exits);
     if (notify < 0 || inotify_add_watch(notify, exits, IN_MOVED_TO) < 0)
         die(exits);
-    for (int i = 0; i < atoi(argv[7]); i++) {
+    for (int i = 0; i < atoi(argv[8]); i++) {
         int64_t began = now();
 
         launch(argv, config, notify, i);

@@ -866,3 +866,13 @@ def test_a_start_that_was_cut_short_is_seen(
     assert not os.path.exists(fifo)
     assert oci_state(rt, c)["status"] == "running"
     c.stop(grace=5)
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_a_log_that_goes_at_the_end_is_not_synced(rt: Runtime, rootfs: str, remove: bool) -> None:
+    c = rt.new_container(oci_spec(rootfs, SLEEP), remove=remove)
+    c.init()
+    with open(f"/proc/{c.record.state.conmon_pid}/cmdline", "rb") as file:
+        assert (b"--no-sync-log" in file.read().split(b"\0")) is remove
+    c.start()
+    c.kill()
