@@ -18,13 +18,14 @@ help: ## this list
 run: need-run $(VENV)/.built ## run a container from a busybox root file system made on the spot
 	@$(BIN)/python tests/demo.py
 
+PYTEST = $(BIN)/pytest
 test: need-test $(VENV)/.built c-test ## all tests, the integration tests with each OCI runtime
-	$(BIN)/pytest tests/unit
-	$(BIN)/pytest tests/interop tests/crash
+	$(PYTEST) tests/unit
+	$(PYTEST) tests/interop tests/crash
 	@$(MAKE) --no-print-directory tsan
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=60
-	$(BIN)/pytest tests/integration --oci-runtime crun -m "not any_runtime"
-	$(BIN)/pytest tests/integration
+	$(PYTEST) tests/integration --oci-runtime crun -m "not any_runtime"
+	$(PYTEST) tests/integration
 
 unit: need-build $(VENV)/.built c-test ## the tests that take seconds and need no root
 	$(BIN)/pytest tests/unit
