@@ -162,7 +162,7 @@ class Cgroups:
         state = _read(f"{self.mounts['freezer']}{path}/freezer.state").strip()
         return state != "THAWED" if state else None
 
-    def kill(self, path: str, timeout: float = 5.0) -> bool:
+    def kill(self, path: str, timeout: float = 10.0) -> bool:
         """Ends every process in `path` with SIGKILL; whether none is left in time.
 
         Version 2 does it in one step (Linux 5.14).  Elsewhere the list is read

@@ -34,7 +34,7 @@ from libpod.errors import (
 
 log = logging.getLogger("libpod.host")
 
-KILL_TIMEOUT = 5.0
+KILL_TIMEOUT = 10.0
 """Seconds in which a process must have ended after SIGKILL."""
 
 TOOL_OUTPUT_LIMIT = 64 * 1024

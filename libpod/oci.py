@@ -46,7 +46,7 @@ FORK_TIMEOUT = 30.0
 """Seconds from conmon's answer to the end of the process that we spawned, which the
 monitor has forked away from."""
 
-ABANDON_TIMEOUT = 5.0
+ABANDON_TIMEOUT = 10.0
 """Seconds for each step of clearing up after a creation that failed."""
 
 

@@ -6,16 +6,22 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 import census as counting
 
 
 def pytest_configure() -> None:
-    """What a shell that is not interactive starts in the background ignores Ctrl-C, and so
-    would all that the tests start and interrupt."""
+    # What a shell that is not interactive starts in the background ignores Ctrl-C, and so
+    # would all that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    # How long an example takes is the machine's matter.
+    hypothesis.settings.register_profile(
+        "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

@@ -270,7 +270,7 @@ static void test_deadline(void)
 
     CHECK(lp_lock_take(a) == 0);
     CHECK(lp_lock_wait(b, 0, deadline, NULL) == LP_ETIMEOUT);
-    CHECK(lp_now() >= deadline && lp_now() < start + LP_NS_PER_S);
+    CHECK(lp_now() >= deadline && lp_now() < start + 5 * LP_NS_PER_S);
     CHECK(lp_lock_wait(b, 0, start, NULL) == LP_ETIMEOUT);
     CHECK(lp_lock_unlock(a) == 0);
     CHECK(lp_lock_wait(b, 0, start, NULL) == 0); /* free: no deadline is too early */
@@ -347,7 +347,7 @@ static struct lp_lock *create_settled(void)
 
 static void check_gone(struct lp_lock *lock)
 {
-    int64_t soon = lp_now() + LP_NS_PER_S;
+    int64_t soon = lp_now() + 60 * LP_NS_PER_S;
 
     CHECK(lp_lock_take(lock) == LP_EGONE);
     CHECK(lp_lock_try(lock, 1, NULL) == LP_EGONE);

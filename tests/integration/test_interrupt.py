@@ -157,6 +157,7 @@ def test_ctrl_c_at_any_time(python: Python) -> None:
         interrupt(child)
 
 
+@pytest.mark.timeout(330)
 def test_an_interrupt_at_any_line(dirs: Dirs, rootfs: str, oci_path: str) -> None:
     """A part of the lines, another one each day; `interrupts.py 0 1 ...` does all."""
     parts = 32
@@ -166,7 +167,7 @@ def test_an_interrupt_at_any_line(dirs: Dirs, rootfs: str, oci_path: str) -> Non
         [sys.executable, program, str(part), str(parts), dirs.base, rootfs, oci_path],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     *places, last = done.stdout.splitlines() or [""]

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tests interrupt what they start, however they were started themselves."""
+"""The tests hold in the background and on a busy machine, too."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 INNER = "test_interrupting_what_a_test_starts"
 
@@ -29,3 +32,8 @@ def test_tests_in_the_background() -> None:
         timeout=110,
     )
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+
+
+@given(st.none())
+def test_an_example_takes_as_long_as_the_machine_lets_it(nothing: None) -> None:
+    time.sleep(0.3)
