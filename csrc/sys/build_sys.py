@@ -31,10 +31,11 @@ INCLUDES = """
 #include "sys/mount.h"
 #include "sys/path.h"
 #include "sys/rundir.h"
+#include "sys/swap.h"
 #include "sys/sys.h"
 """
 
-ROOMS = ("dirtree", "hostaddr", "inroot", "mount", "path", "rundir")
+ROOMS = ("dirtree", "hostaddr", "inroot", "mount", "path", "rundir", "swap")
 
 ffi = FFI()
 with open("csrc/sys/cffi_sys.h") as declarations:

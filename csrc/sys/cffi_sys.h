@@ -46,3 +46,6 @@ int lp_inroot_open(int root, const char *path, int flags, int *fd, struct lp_err
 
 /* dirtree.h */
 int lp_dirtree_remove(const char *path, struct lp_error *err);
+
+/* swap.h */
+int lp_swap_files(const char *fresh, const char *path, struct lp_error *err);

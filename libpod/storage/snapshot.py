@@ -40,20 +40,17 @@ class Snapshot(NamedTuple):
     incomplete: set[str]
 
     @classmethod
-    def read(cls, path: str, volatile_paths: Iterable[str]) -> Snapshot:
-        """What the files hold; a missing one holds nothing.
+    def of(cls, files: Iterable[tuple[str, bytes]]) -> Snapshot:
+        """What is in the table's file and in the volatile ones: path and content of each.
 
-        Raises:
-            CorruptStorage: one is not an array of records.
-            OSError: one cannot be read.
+        Raises `CorruptStorage` where one is not an array of records.
         """
         new = cls({}, {}, {}, Counter(), set())
-        texts, records = _parse(path)
-        new.texts.update(texts)
-        for record in records.values():
-            new._add(record)
-        for volatile in volatile_paths:
-            for key, record in _parse(volatile)[1].items():
+        for number, (path, text) in enumerate(files):
+            texts, records = _parse(path, text)
+            if number == 0:
+                new.texts.update(texts)
+            for key, record in records.items():
                 if key not in new.records:
                     new._add(record)
         return new
@@ -64,7 +61,10 @@ class Snapshot(NamedTuple):
 
     def encoded(self) -> bytes:
         """The file's content, without the records of the volatile ones."""
-        return b"[%b]" % b",".join(self.texts.values())
+        texts = [*self.texts.values()] or [b""]
+        texts[0] = b"[" + texts[0]
+        texts[-1] += b"]"
+        return b",".join(texts)  # the only copy of it all
 
     def put(self, *changed: Members) -> Snapshot:
         """The version with these records, new or in the place of older ones."""
@@ -125,15 +125,12 @@ def _layers_of(record: Members) -> Iterator[str]:
 # --- the text ------------------------------------------------------------------------
 
 
-def find(path: str, key: str) -> Members | None:
-    """The record as Go writes it, without decoding the others; None if it is not found so.
+def find(content: bytes, key: str) -> Members | None:
+    """A file's record as Go writes it, without decoding the others; None if it is not found so.
 
     A quotation mark inside a JSON string is escaped, so what is found is no string.
     """
-    try:
-        text = _text(path)
-    except FileNotFoundError:
-        return None
+    text = content.decode(errors="surrogateescape")
     at = text.find(f'{_START}{key}"')
     if at < 1 or text[at - 1] not in "[,":
         return None
@@ -144,13 +141,9 @@ def find(path: str, key: str) -> Members | None:
         return None
 
 
-def _parse(path: str) -> tuple[dict[str, bytes], dict[str, Members]]:
+def _parse(path: str, content: bytes) -> tuple[dict[str, bytes], dict[str, Members]]:
     try:
-        text = _text(path)
-    except FileNotFoundError:
-        return {}, {}
-    try:
-        return _split(text)
+        return _split(content.decode(errors="surrogateescape"))
     except (ValueError, RecursionError) as error:
         why = str(error) if type(error) is ValueError else f"it is not valid JSON ({error})"
         raise CorruptStorage(
@@ -212,8 +205,3 @@ def _checked(record: Any) -> str:
     if type(record.get("mapped-layers") or []) is not list:
         raise ValueError(f"the mapped layers of {key} are not a list")
     return key
-
-
-def _text(path: str) -> str:
-    with open(path, "rb", buffering=0) as file:
-        return file.read().decode(errors="surrogateescape")

@@ -13,11 +13,12 @@ and nothing here mounts.  What a crash leaves at each step:
 2. Deletion flags the layer `incomplete` first: whoever opens the store to write,
    podman too, finishes such a layer.  The container's record goes last, so deleting
    again finishes all the rest, also where a full disk had no room for the flag.
-3. Both files of a creation are on the disk before the first is renamed, and both
-   directories are synced at the end: a database record that is committed after it
-   has its storage record after a power cut, too.  Other directories than these two
-   are not synced: journalling file systems commit them with the same transaction,
-   and where they do not, neither podman nor we need an empty layer's directory.
+3. Both files of a change are on the disk before the first is in force, and both
+   directories are synced at the end: a database record that is committed after a
+   creation has its storage record after a power cut, too, and what is deleted does not
+   come back.  Other directories than these two are not synced: journalling file
+   systems commit them with the same transaction, and where they do not, neither podman
+   nor we need an empty layer's directory.
 """
 
 from __future__ import annotations
@@ -347,9 +348,8 @@ class Store:
 
     def _forget_empty(self, held: _Held, layer_id: str, container_id: str) -> bool:
         """Deletes a container whose layer has nothing in it, records first: what a crash
-        leaves of it is empty directories, which `repair` removes.  No rename waits for the
-        disk: after a power cut the container may be back.  False where this cannot be
-        done, for want of space or because there is something in the layer.
+        leaves of it is empty directories, which `repair` removes.  False where this cannot
+        be done, for want of space or because there is something in the layer.
         """
         if layer_id in self._mounts.read().records or not self._overlay.is_empty(layer_id):
             return False
@@ -360,7 +360,7 @@ class Store:
             (held.containers, held.containers.snapshot.without([container_id])),
         )
         try:
-            _put_in_force(*versions, lasting=False)
+            _put_in_force(*versions)
             reach("storage.delete.forgotten")
             self._remove_directories(container_id)
             self._clear_layer(layer_id)
@@ -558,13 +558,11 @@ def _read(table: Table) -> Snapshot:
 def _put_in_force(
     *versions: tuple[Hold, Snapshot],
     before: Callable[[], None] = lambda: None,
-    lasting: bool = True,
 ) -> None:
     """New versions, one after the other; all are on the disk before the first is in force,
     and `before` is called between: where it raises, none comes into force.
 
-    The caller holds the locks.  When this returns, and they are to be `lasting`, they
-    outlive a power cut.
+    The caller holds the locks.  When this returns they outlive a power cut.
     """
     try:
         for hold, version in versions:
@@ -575,7 +573,7 @@ def _put_in_force(
     finally:
         for hold, _ in versions:
             hold.drop()
-    for hold, _ in versions if lasting else ():
+    for hold, _ in versions:
         hold.sync()
 
 

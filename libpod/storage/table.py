@@ -3,16 +3,20 @@
 
 The protocol is containers/storage's.  Whoever changes the file holds the lock
 exclusively, reads the file again once it has the lock, writes a new one beside
-it, renames that into place, and writes a fresh token of 64 bytes into the lock
-file, by which long-lived processes see that they must read again.
+it, puts that in its place, and writes a fresh token of 64 bytes into the lock
+file, by which long-lived processes see that they must read again.  The token is
+first: whoever dies between the two leaves a token too many, not one too few.
 
-1. A file that was renamed into place is never written to again: what is read
-   without the lock is one version, whole.
-2. What we keep of a record of others is its text: it is written back byte by byte.
-3. A kept snapshot holds while the token and the file's identity are the same.  A
-   new version is made while the old file is there, so it has another inode; one
-   that has the inode of the version before the last has another token.
-4. A lock file stays open when its lock is released, for whoever locks next: he has
+1. What we keep of a record of others is its text: it is written back byte by byte.
+2. The file and the spare beside it change places, so that a version costs neither a
+   new file nor its blocks.  The spare is written to only when it is on the disk that
+   another file is in force: else a power cut could bring it back, half written.
+3. Whoever reads without the lock may have opened a file that is the spare by now,
+   and is written to.  For that another token was written and another file came into
+   force: what he read while both stayed the same is one version, whole.
+4. A kept snapshot holds while the token and the file's identity are the same: between
+   a token and the exchange that follows it the file is still the one before.
+5. A lock file stays open when its lock is released, for whoever locks next: he has
    it to himself.  Where it was removed or replaced meanwhile, which shows when it is
    locked, or belongs to the process that this one was forked from, he opens his own.
 """
@@ -21,9 +25,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 import time
 from collections.abc import Iterable
 
+from libpod import _sysface
+from libpod._sys import ffi, lib
 from libpod.errors import InternalError, LibpodError, LockGone, UsedAfterFork
 from libpod.failpoint import reach
 from libpod.lockfile import RecordLock
@@ -43,8 +50,8 @@ _Identity = tuple[bytes, list[_FileIdentity]]
 class Table:
     """The file `stem`.json in a directory, the volatile files beside it, and its lock."""
 
-    __slots__ = ("_asked", "_idle", "_kept", "directory", "lock_path", "path", "paths",
-                 "prepared_path", "stem")  # fmt: skip
+    __slots__ = ("_asked", "_durable", "_idle", "_kept", "directory", "lock_path", "path",
+                 "paths", "spare_path", "stem")  # fmt: skip
 
     def __init__(self, directory: str, stem: str, volatile_dirs: Iterable[str] = ()) -> None:
         """Args:
@@ -56,11 +63,14 @@ class Table:
         self.stem = stem
         self.path = f"{directory}/{stem}.json"
         self.lock_path = f"{directory}/{stem}.lock"
-        self.prepared_path = f"{directory}/.tmp-{stem}.json-libpod"
-        """Where a version is written before it comes into force."""
+        self.spare_path = f"{directory}/.libpod-{stem}.json"
+        """Where a version is written before it comes into force, and one that was lies."""
         self.paths = (self.path, *(f"{place}/volatile-{stem}.json" for place in volatile_dirs))
         self._kept: tuple[_Identity, Snapshot] | None = None
         self._asked: _Identity | None = None
+        self._durable: bytes | None = (
+            None  # the token of a version that we know to be in force on the disk
+        )
         self._idle: list[RecordLock] = []  # one at most
 
     def read(self) -> Snapshot:
@@ -70,7 +80,14 @@ class Table:
             CorruptStorage: the file is not an array of records.
             OSError: it cannot be read.
         """
-        return self._snapshot(self._identity())
+        identity = self._identity()
+        kept = self._kept
+        if kept is not None and kept[0] == identity:
+            return kept[1]
+        identity, texts = self._texts()
+        snapshot = Snapshot.of(zip(self.paths, texts, strict=True))
+        self._kept = identity, snapshot
+        return snapshot
 
     def find(self, key: str) -> Members | None:
         """One record of the last version, or None.  Raises as `read()`.
@@ -80,19 +97,28 @@ class Table:
         identity = self._identity()
         kept = self._kept
         if self._asked != identity and (kept is None or kept[0] != identity):
-            self._asked = identity
-            record = versions.find(self.path, key)
+            self._asked, texts = self._texts()
+            record = versions.find(texts[0], key)
             if record is not None:
                 return record
-        return self._snapshot(identity).records.get(key)
+        return self.read().records.get(key)
+
+    def _texts(self) -> tuple[_Identity, list[bytes]]:
+        """What is in the files of one version, and which that is.  Takes no lock: it ends
+        when no version came into force in the microseconds of a reading."""
+        while True:
+            before = self._identity()
+            texts = [_content(path) for path in self.paths]
+            if self._identity() == before:
+                return before, texts
 
     def hold(self) -> Hold:
         """For a change, or for a look that wants no change meanwhile; not locked yet."""
         return Hold(self)
 
     def temporaries(self) -> list[str]:
-        """Versions that never came into force; to be called under the lock."""
-        start = f".tmp-{self.stem}.json"  # podman's own end in a number
+        """podman's versions that never came into force; to be called under the lock."""
+        start = f".tmp-{self.stem}.json"  # they end in a number
         return [
             os.path.join(self.directory, name)
             for name in _listed(self.directory)
@@ -118,44 +144,79 @@ class Table:
         while lock := self.kept():
             lock.close()
 
-    def read_locked(self, fd: int) -> Snapshot:
-        """The last version, by whoever holds the lock on this open file."""
-        return self._snapshot((os.pread(fd, TOKEN_BYTES, 0), self._files()))
+    # --- for a `Hold` ------------------------------------------------------------------
 
-    def write(self, snapshot: Snapshot) -> None:
-        """Writes a version beside the file, durable; under the exclusive lock."""
-        # One name is enough under the lock, and what a crash leaves is overwritten.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    def read_locked(self, fd: int) -> tuple[_Identity, Snapshot]:
+        """The last version, and its identity, by whoever has the lock file locked."""
+        identity = os.pread(fd, TOKEN_BYTES, 0), self._files()
+        kept = self._kept
+        if kept is None or kept[0] != identity:
+            texts = map(_content, self.paths)
+            self._kept = kept = identity, Snapshot.of(zip(self.paths, texts, strict=True))
+        return kept
+
+    def write(self, data: bytes, former: _Identity) -> None:
+        """Writes what will follow the version `former` into the spare, durably."""
         fd = -1
         try:
-            fd = os.open(self.prepared_path, flags, 0o600)
-            _write_all(fd, snapshot.encoded())
+            fd, size = self._open_spare(former)
+            _write_all(fd, data)
+            if size > len(data):
+                os.ftruncate(fd, len(data))
             reach(f"storage.{self.stem}.written")
             os.fdatasync(fd)
         except OSError as error:
-            error.filename = self.prepared_path  # which a failed write does not tell
+            error.filename = self.spare_path  # which a failed write does not tell
             raise
         finally:
             if fd >= 0:
                 os.close(fd)
 
-    def put_in_force(self, snapshot: Snapshot, fd: int) -> None:
-        """The version that was prepared; the lock on this open file is held exclusively."""
+    def _open_spare(self, former: _Identity) -> tuple[int, int]:
+        """The spare, to be written to, and its size; a new one where there is none that is
+        ours alone: a backup may be another name of the same file."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(self.spare_path, flags)
+        except FileNotFoundError:
+            return os.open(self.spare_path, flags | os.O_CREAT | os.O_EXCL, 0o600), 0
+        status = os.fstat(fd)
+        if stat.S_IMODE(status.st_mode) == 0o600 and status.st_nlink == 1:
+            if former[0] != self._durable:
+                self.sync(former)
+            return fd, status.st_size
+        os.close(fd)
+        self.drop()
+        return os.open(self.spare_path, flags | os.O_CREAT | os.O_EXCL, 0o600), 0
+
+    def put_in_force(self, snapshot: Snapshot, fd: int, former: _Identity) -> _Identity:
+        """Puts the spare, which has `snapshot`, in force after the version `former`."""
         reach(f"storage.{self.stem}.prepared")
-        os.rename(self.prepared_path, self.path)
-        reach(f"storage.{self.stem}.renamed")
         token = _new_token()
         os.pwrite(fd, token, 0)
-        self._kept = (token, self._files()), snapshot
         reach(f"storage.{self.stem}.touched")
-
-    def _snapshot(self, identity: _Identity) -> Snapshot:
-        kept = self._kept
-        if kept is not None and kept[0] == identity:
-            return kept[1]
-        snapshot = Snapshot.read(self.path, self.paths[1:])
+        _swap(self.spare_path, self.path)
+        identity = token, [_file_identity(self.path), *former[1][1:]]
         self._kept = identity, snapshot
-        return snapshot
+        return identity
+
+    def drop(self) -> None:
+        """Removes the spare."""
+        try:
+            os.unlink(self.spare_path)
+        except FileNotFoundError:
+            pass
+
+    def sync(self, identity: _Identity) -> None:
+        """Makes the names in the directory durable while this version is in force."""
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self._durable = identity[0]
+
+    # --- what it is --------------------------------------------------------------------
 
     def _identity(self) -> _Identity:
         # The token first: a snapshot that is newer than its identity is only read again.
@@ -173,18 +234,14 @@ class Table:
 
 
 class Hold:
-    """A table for one who locks it, until he releases it: then this is of no use any more.
+    """A table for one who locks it, until he releases it: then this is of no use any more."""
 
-    Attributes:
-        snapshot: the last version, for as long as the lock is held.
-    """
-
-    __slots__ = ("_lock", "_prepared", "_snapshot", "table")
+    __slots__ = ("_lock", "_prepared", "_seen", "table")
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._lock: RecordLock | None = None
-        self._snapshot: Snapshot | None = None
+        self._seen: tuple[_Identity, Snapshot] | None = None
         self._prepared: Snapshot | None = None
 
     def take(self, timeout: float, shared: bool = False) -> None:
@@ -213,40 +270,44 @@ class Hold:
 
     @property
     def snapshot(self) -> Snapshot:
-        if self._snapshot is None:
-            self._snapshot = self.table.read_locked(self._held.fileno())
-        return self._snapshot
+        """The last version, for as long as the lock is held.  Raises as `Table.read()`."""
+        if self._seen is None:
+            self._seen = self.table.read_locked(self._fd)
+        return self._seen[1]
 
     @property
-    def _held(self) -> RecordLock:
+    def _fd(self) -> int:
         if self._lock is None:
             raise InternalError(f"{self.table.path} is used without its lock")
-        return self._lock
+        return self._lock.fileno()
 
     def prepare(self, snapshot: Snapshot) -> None:
-        """Writes a version beside the file, durable but not yet in force.
+        """Writes a version that comes after `self.snapshot`, durable but not yet in force.
 
         The lock is held exclusively.  Raises OSError; `drop()` is due in any case.
         """
+        if self._seen is None:
+            raise InternalError(f"{self.table.path} was not read before it was changed")
         self._prepared = snapshot
-        self.table.write(snapshot)
+        self.table.write(snapshot.encoded(), self._seen[0])
 
     def commit(self) -> None:
-        """Puts in force what was prepared; the rename is durable after `sync()`."""
-        if self._prepared is None:
+        """Puts in force what was prepared."""
+        if self._seen is None or self._prepared is None:
             raise InternalError(f"no version of {self.table.path} was prepared")
-        self._snapshot = None  # what is cut short is read again
-        self.table.put_in_force(self._prepared, self._held.fileno())
-        self._snapshot, self._prepared = self._prepared, None
+        former, self._seen = self._seen, None  # what is cut short is read again
+        identity = self.table.put_in_force(self._prepared, self._fd, former[0])
+        self._seen, self._prepared = (identity, self._prepared), None
+        reach(f"storage.{self.table.stem}.swapped")
 
     def drop(self) -> None:
         """Removes what was prepared and is not in force."""
         if self._prepared is not None:
             self._prepared = None
-            _unlink(self.table.prepared_path)
+            self.table.drop()
 
     def replace(self, snapshot: Snapshot) -> None:
-        """Puts a version in force; its rename is durable after `sync()`."""
+        """Puts a version in force; it outlives a power cut after `sync()`."""
         try:
             self.prepare(snapshot)
             self.commit()
@@ -254,12 +315,9 @@ class Hold:
             self.drop()
 
     def sync(self) -> None:
-        """Makes the names in the table's directory durable."""
-        fd = os.open(self.table.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        """Has what is in force outlive a power cut."""
+        if self._seen is not None:
+            self.table.sync(self._seen[0])
 
 
 def _new_token() -> bytes:
@@ -283,17 +341,25 @@ def _file_identity(path: str) -> _FileIdentity:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _content(path: str) -> bytes:
+    """What is in a file; of one that is not there, nothing."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
 def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+def _swap(spare: str, path: str) -> None:
+    err = ffi.new("struct lp_error *")
+    if lib.lp_swap_files(_sysface.encode(spare), _sysface.encode(path), err):
+        raise OSError(err.sys_errno, os.strerror(err.sys_errno), path)
 
 
 def _listed(directory: str) -> list[str]:

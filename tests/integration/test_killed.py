@@ -44,6 +44,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LONG = os.environ.get("LIBPOD_KILLS") == "all"
 
 _REACH = re.compile(r'\breach\(f?"([^"]+)"\)')
+_STEM = re.compile(r"\{[a-z.]+\.stem\}")
 _TABLES = ("layers", "containers")
 
 _TWICE = (1, 2)
@@ -67,7 +68,7 @@ PASSES = {
     **{
         f"storage.{table}.{step}": _TABLE
         for table in _TABLES
-        for step in ("written", "prepared", "renamed", "touched")
+        for step in ("written", "prepared", "touched", "swapped")
     },
 }
 """The passes of a place at which to kill, where that is not the first one alone."""
@@ -97,7 +98,7 @@ def places() -> list[str]:
     for path in sources:
         with open(path, encoding="utf-8") as file:
             for name in _REACH.findall(file.read()):
-                found |= {name.replace("{self.stem}", table) for table in _TABLES}
+                found |= {_STEM.sub(table, name) for table in _TABLES}
     return [
         f"{name}:{count}" if count > 1 else name
         for name in sorted(found)
