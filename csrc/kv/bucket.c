@@ -443,20 +443,6 @@ static bool bucket_is_pair(const struct lp_inode *inode)
     return (inode->flags & (LP_INODE_OWNS_KEY | LP_INODE_OWNS_VALUE)) == LP_INODE_OWNS_KEY;
 }
 
-static uint8_t *bucket_copy_pair(struct lp_slice key, struct lp_slice value, struct lp_error *err)
-{
-    uint8_t *pair = malloc(key.size + value.size);
-
-    if (pair == NULL) {
-        (void)lp_fail(err, LP_ENOMEM, "no memory for %zu bytes", key.size + value.size);
-        return NULL;
-    }
-    memcpy(pair, key.data, key.size);
-    if (value.size > 0)
-        memcpy(pair + key.size, value.data, value.size);
-    return pair;
-}
-
 static int bucket_replace(struct lp_inode *inode, struct lp_slice value, struct lp_error *err)
 {
     uint8_t *copy;
@@ -484,6 +470,7 @@ int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
         .value_size = value.size, .key_size = (uint32_t)key.size, .flags = LP_INODE_OWNS_KEY};
     struct lp_node *leaf;
     uint32_t index;
+    bool in_block;
     bool exact;
     int rc = lp_bucket_enter_write(bucket, err);
 
@@ -506,9 +493,10 @@ int lp_bucket_put(struct lp_bucket *bucket, struct lp_slice key, struct lp_slice
             return lp_fail(err, LP_KV_EINCOMPATIBLE, "the key is a bucket's name");
         return bucket_replace(&leaf->inodes[index], value, err);
     }
-    inode.key = bucket_copy_pair(key, value, err);
+    inode.key = lp_pair_copy(&bucket->tree.tx->pairs, key, value, &in_block, err);
     if (inode.key == NULL)
         return LP_ENOMEM;
+    inode.flags |= in_block ? LP_INODE_IN_BLOCK : 0;
     inode.value = inode.key + key.size;
     rc = lp_node_insert(leaf, index, inode, err);
     if (rc != LP_OK)

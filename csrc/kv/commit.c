@@ -32,7 +32,7 @@
 
 #include <stdlib.h>
 
-#define COMMIT_BUFFER ((uint64_t)4 << 20) /* bytes gathered for one write */
+#define COMMIT_BUFFER ((uint64_t)1 << 20) /* bytes gathered for one write */
 #define COMMIT_GROW_MIN ((uint64_t)64 << 10)
 #define COMMIT_GROW_MAX ((uint64_t)4 << 20)
 /* How many free pages are left lying for the sake of one run: half of the file,
@@ -401,8 +401,9 @@ static int commit_write_freelist(struct commit *commit, uint64_t pages, struct l
     return rc;
 }
 
-/* The file grew: write zeros ahead of the next commits.  A full disk there is
- * no failure, the commit has what it needs. */
+/* The file grew: write zeros ahead of the next commits, whose syncs then need not
+ * wait for the file system's journal too.  A full disk there is no failure, the
+ * commit has what it needs. */
 static int commit_grow(struct commit *commit, struct lp_error *err)
 {
     struct lp_db *db = commit->tx->db;
@@ -411,7 +412,7 @@ static int commit_grow(struct commit *commit, struct lp_error *err)
     struct lp_error fault;
     int rc;
 
-    if (end <= commit->tx->file_size)
+    if (end <= commit->tx->file_size || !db->options.sync)
         return LP_OK;
     if (ahead < COMMIT_GROW_MIN)
         ahead = COMMIT_GROW_MIN;

@@ -29,7 +29,7 @@ struct lp_node *lp_node_new(bool leaf, struct lp_error *err)
 void lp_inode_release(struct lp_inode *inode, bool leaf)
 {
     if ((inode->flags & LP_INODE_OWNS_KEY) != 0)
-        free((void *)(uintptr_t)inode->key);
+        lp_pair_free(inode->key, (inode->flags & LP_INODE_IN_BLOCK) != 0);
     if (leaf && (inode->flags & LP_INODE_OWNS_VALUE) != 0)
         free((void *)(uintptr_t)inode->value);
 }

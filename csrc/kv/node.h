@@ -13,8 +13,9 @@
 
 enum {
     LP_INODE_BUCKET = 1,     /* leaf: the value is a bucket's header */
-    LP_INODE_OWNS_KEY = 2,   /* free() it with the inode; the value may lie behind it */
+    LP_INODE_OWNS_KEY = 2,   /* it goes with the inode; the value may lie behind it */
     LP_INODE_OWNS_VALUE = 4, /* leaf */
+    LP_INODE_IN_BLOCK = 8,   /* the key it owns is a pair of kv/pairs.h, in a block */
 };
 
 struct lp_inode {

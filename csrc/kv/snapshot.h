@@ -8,6 +8,7 @@
 
 #include "kv/db.h"
 #include "kv/page.h"
+#include "kv/pairs.h"
 
 #include <stdlib.h>
 
@@ -59,6 +60,7 @@ struct lp_tx {
     size_t table_room;
     size_t table_used;
 
+    struct lp_pairs pairs;   /* that it put */
     struct lp_extents freed; /* pages of the snapshot that this commit leaves behind */
     struct lp_extents taken; /* pages out of the freelist that it writes */
 

@@ -109,6 +109,7 @@ static void tx_end(struct lp_tx *tx)
 
     lp_buckets_free(tx);
     lp_tx_forget_all(tx);
+    lp_pairs_end(&tx->pairs);
     lp_extents_free(&tx->freed);
     lp_extents_free(&tx->taken);
     if (!tx->writable || db->owner == getpid()) {

@@ -974,6 +974,18 @@ def test_one_write_for_a_commit(path: Path) -> None:
         assert after["syncs"] - before["syncs"] == 100
 
 
+@pytest.mark.parametrize("sync", [True, False])
+def test_zeros_are_written_ahead_for_syncs_only(sync: bool, path: Path) -> None:
+    with kv.Database(path, sync=sync) as db:
+        fill(db, 2000)
+        written = db.stats()["pages"] * 4096
+        size = path.stat().st_size
+        assert size > written if sync else size == written
+        assert path.read_bytes()[written:].strip(b"\0") == b""
+        fill(db, 3000)
+        assert db.check() == []
+
+
 def test_a_value_of_a_page_and_small_ones_take_one_run(path: Path) -> None:
     with kv.Database(path, sync=False) as db:
         with db.begin(write=True) as tx:
