@@ -11,7 +11,9 @@ from libpod.errors import InvalidArgument, LibpodError, SystemCallError
 
 def encode(path: str | os.PathLike[str]) -> bytes:
     """The absolute path for C; links and ".." in it are left to the C core."""
-    encoded = os.fsencode(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
+    encoded = os.fsencode(path)
+    if not encoded.startswith(b"/"):
+        encoded = os.path.join(os.getcwdb(), encoded)
     if b"\0" in encoded:
         raise InvalidArgument(f"the path {os.fspath(path)!r} contains a NUL")
     return encoded

@@ -104,32 +104,40 @@ def _connect(path: str) -> socket.socket:
 
 
 def _await_accepted(connection: socket.socket) -> None:
-    """Also returns where the monitor has gone: whoever reads then sees that."""
+    """Also returns where the monitor has gone, since whoever reads then sees that, and
+    where the kernel cannot tell (without CONFIG_UNIX_DIAG)."""
+    import socket
+
     poller = select.poll()
     poller.register(connection, select.POLLIN)
     deadline = time.monotonic() + ACCEPT_TIMEOUT
     pause = 0.0001
-    while not poller.poll(0) and not _is_accepted(connection):
-        if time.monotonic() >= deadline:
-            raise TimeoutError(
-                errno.ETIMEDOUT, f"its monitor did not accept within {ACCEPT_TIMEOUT:g} s"
-            )
-        time.sleep(pause)
-        pause = min(2 * pause, 0.01)
+    try:
+        kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+    except OSError as error:
+        log.info("whether a connection is accepted cannot be asked: %s", error)
+        return
+    with kernel:
+        while not poller.poll(0) and not _is_accepted(connection, kernel):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, f"its monitor did not accept within {ACCEPT_TIMEOUT:g} s"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, 0.01)
 
 
-def _is_accepted(connection: socket.socket) -> bool:
-    """Whether the other end is somebody's: until it is accepted it has no inode.  A kernel
-    that cannot tell (without CONFIG_UNIX_DIAG) is taken at its best."""
+def _is_accepted(connection: socket.socket, kernel: socket.socket) -> bool:
+    """Whether the other end is somebody's: until it is accepted it has no inode.  Taken for
+    accepted where the kernel cannot tell."""
     import socket
 
     inode = os.fstat(connection.fileno()).st_ino
     request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0, inode, _UDIAG_SHOW_PEER, (1 << 64) - 1)
     header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, 1, 0, 0)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
-            kernel.send(header + request)
-            answer = kernel.recv(4096, socket.MSG_DONTWAIT)
+        kernel.send(header + request)
+        answer = kernel.recv(4096, socket.MSG_DONTWAIT)
         if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
             raise OSError("it answers with an error")
         # The one attribute that was asked for comes first.

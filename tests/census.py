@@ -36,9 +36,11 @@ SKELETON = frozenset(
     static static/bolt_state.db static/storage static/storage/defaultNetworkBackend
     static/storage/overlay static/storage/overlay/l static/storage/storage.lock
     static/storage/overlay-containers static/storage/overlay-containers/containers.json
+    static/storage/overlay-containers/.libpod-containers.json
     static/storage/overlay-containers/containers.lock
     static/storage/overlay-images static/storage/overlay-images/images.lock
     static/storage/overlay-layers static/storage/overlay-layers/layers.json
+    static/storage/overlay-layers/.libpod-layers.json
     static/storage/overlay-layers/layers.lock
     tmp tmp/alive tmp/alive.lck tmp/crun tmp/exits tmp/lock tmp/lock_type tmp/locks tmp/owners
     tmp/runc

@@ -266,6 +266,9 @@ def moment(name: str) -> TimeField:
     return TimeField(name, str, lambda: None, True, _is_time)
 
 
+_OMITTED = object()
+
+
 class Record:
     """A JSON object with typed members; see the module.
 
@@ -281,6 +284,8 @@ class Record:
     names: ClassVar[dict[str, Field[Any]]]
     """By attribute."""
     _forms: ClassVar[dict[str, tuple[type, Callable[[Any], bool] | None]]]
+    _written: ClassVar[list[tuple[str, Any]]]
+    """By JSON name in the order of writing: what stands for an empty value, or _OMITTED."""
 
     values: dict[str, Any]
 
@@ -288,6 +293,9 @@ class Record:
         cls.names = {name: f for name, f in vars(cls).items() if isinstance(f, Field)}
         cls.fields = {f.json_name: f for f in cls.names.values()}
         cls._forms = {name: (f.kind, f.check) for name, f in cls.fields.items()}
+        cls._written = [
+            (name, f.nothing if f.always else _OMITTED) for name, f in cls.fields.items()
+        ]
 
     def __init__(self, **members: Any) -> None:
         self.origin: bytes | None = None
@@ -334,13 +342,12 @@ class Record:
         """The JSON of it.  Members that are unknown here are taken over, its own and
         those of `stored`, the form that it replaces.  Raises ValueError."""
         self.check()
-        written = {}
-        for name, field in self.fields.items():
-            value = self.values.get(name)
-            if value:
-                written[name] = value
-            elif field.always:
-                written[name] = field.nothing
+        get = self.values.get
+        written = {
+            name: get(name) or nothing
+            for name, nothing in self._written
+            if get(name) or nothing is not _OMITTED
+        }
         sources = [self.values]
         if stored and stored != self.origin:
             sources.insert(0, type(self).decode(stored).values)
