@@ -82,6 +82,19 @@ class Overlay:
                 raise
         return True
 
+    def remove_empty_diff(self, layer_id: str) -> bool:
+        """Removes the directory that a layer's files are in if there is none: whether
+        it is gone.  That is the one look at it which nothing can come after."""
+        try:
+            os.rmdir(f"{self.home}/{layer_id}/diff")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        return True
+
     def remove(self, layer_id: str) -> None:
         """Removes what there is of a layer, if anything.  Raises OSError."""
         place = f"{self.home}/{layer_id}"
@@ -96,16 +109,8 @@ class Overlay:
 
     def remove_if_empty(self, layer_id: str) -> None:
         """Removes a layer in which there is no file."""
-        if self.is_empty(layer_id):
+        if self.remove_empty_diff(layer_id):
             self.remove(layer_id)
-
-    def is_empty(self, layer_id: str) -> bool:
-        """Whether there is no file in a layer."""
-        try:
-            with os.scandir(f"{self.home}/{layer_id}/diff") as entries:
-                return next(entries, None) is None
-        except FileNotFoundError:
-            return True
 
     def remove_link(self, link: str) -> None:
         try:
@@ -128,8 +133,8 @@ class Overlay:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii", errors="surrogateescape") as file:
-        return file.read()
+    with open(path, "rb", buffering=0) as file:
+        return file.read().decode("ascii", errors="surrogateescape")
 
 
 def _write(path: str, text: str) -> None:

@@ -351,10 +351,13 @@ class Store:
         leaves of it is empty directories, which `repair` removes.  False where this cannot
         be done, for want of space or because there is something in the layer.
         """
-        if layer_id in self._mounts.read().records or not self._overlay.is_empty(layer_id):
+        if layer_id in self._mounts.read().records:
             return False
         if not self._overlay.release(layer_id):  # the thorough way says what is wrong
             return False
+        if not self._overlay.remove_empty_diff(layer_id):
+            return False
+        reach("storage.delete.emptied")
         versions = (  # a container without a layer is found, a layer without one is not
             (held.layers, held.layers.snapshot.without([layer_id])),
             (held.containers, held.containers.snapshot.without([container_id])),

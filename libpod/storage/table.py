@@ -68,10 +68,9 @@ class Table:
         self.paths = (self.path, *(f"{place}/volatile-{stem}.json" for place in volatile_dirs))
         self._kept: tuple[_Identity, Snapshot] | None = None
         self._asked: _Identity | None = None
-        self._durable: bytes | None = (
-            None  # the token of a version that we know to be in force on the disk
-        )
-        self._idle: list[RecordLock] = []  # one at most
+        self._durable: bytes | None = None
+        """The token of a version that we know to be in force on the disk."""
+        self._idle: list[RecordLock] = []  # one; more where threads gave theirs back at once
 
     def read(self) -> Snapshot:
         """The last version.  Takes no lock.

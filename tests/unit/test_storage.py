@@ -914,6 +914,20 @@ def test_whoever_dies_leaves_a_token_with_the_version(place: Path, store: Store)
     assert token(place, "containers") != before
 
 
+def test_what_a_killed_writer_left_in_the_spare_does_not_matter(place: Path, store: Store) -> None:
+    """Whatever it is, and however long."""
+    made = [store.create_container(new_id(), f"c{turn}") for turn in range(40)]
+    path = spare(place, "containers")
+    for content in (b"", b"[", b"x" * 5000, path.read_bytes() + b"x" * 20_000, None):
+        old = bytearray(table(place, "containers").read_bytes()) if content is None else content
+        if isinstance(old, bytearray):
+            old[5000] ^= 1
+        path.write_bytes(old)
+        made.append(store.create_container(new_id(), f"c{len(made)}"))
+        assert [record["id"] for record in records(place, "containers")] == [c.id for c in made]
+        path = spare(place, "containers")
+
+
 class _PowerCut:
     """What may be on the disk at each moment, of one table.
 
