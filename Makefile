@@ -103,7 +103,7 @@ asan: need-build $(VENV)/.built ## C tests and unit tests under the address, lea
 	(cd build; $(abspath $(BIN))/python -c \
 		'import libpod._spawn as m; assert "$(ASAN_LIB)" in m.__file__, m.__file__'); \
 	$(BIN)/pytest -o pythonpath= tests/unit \
-		--deselect tests/unit/test_kv.py::test_memory_follows_the_dirty_pages
+		--deselect tests/unit/test_kv_durability.py::test_memory_follows_the_dirty_pages
 
 # --- the store's long runs ---------------------------------------------------------
 
