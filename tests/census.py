@@ -38,12 +38,10 @@ SKELETON = frozenset(
     static/storage/overlay-containers static/storage/overlay-containers/containers.json
     static/storage/overlay-containers/.libpod-containers.json
     static/storage/overlay-containers/containers.lock
-    static/storage/overlay-containers/.libpod-containers.json
     static/storage/overlay-images static/storage/overlay-images/images.lock
     static/storage/overlay-layers static/storage/overlay-layers/layers.json
     static/storage/overlay-layers/.libpod-layers.json
     static/storage/overlay-layers/layers.lock
-    static/storage/overlay-layers/.libpod-layers.json
     tmp tmp/alive tmp/alive.lck tmp/crun tmp/exits tmp/lock tmp/lock_type tmp/locks tmp/owners
     tmp/runc
     tmp/socket tmp/storage tmp/storage/overlay-containers tmp/storage/overlay-layers
