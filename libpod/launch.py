@@ -60,6 +60,7 @@ class Launch:
         self._command = ""
         self._created_here = False
         self._plain = False  # start and delete take nothing that only the runtime can do
+        self._own_pids = False  # in a PID namespace of its own none outlives the first process
         self._stub = ""
         self._init: _spawn.Process | None = None
         self._monitor: _spawn.Process | None = None
@@ -83,8 +84,9 @@ class Launch:
         """Writes config.json."""
         self._command = next(iter(spec.get("process", {}).get("args", ())), "")
         # Of the hooks some are run at the start and after the end.
-        only_by_runtime = spec.get("hooks") or (spec.get("linux") or {}).get("intelRdt")
-        self._plain = self.oci.is_plain and not only_by_runtime
+        linux = spec.get("linux") or {}
+        self._plain = self.oci.is_plain and not (spec.get("hooks") or linux.get("intelRdt"))
+        self._own_pids = {"type": "pid"} in (linux.get("namespaces") or ())
         try:
             _write_whole(
                 f"{self.bundle.directory}/config.json",
@@ -304,16 +306,15 @@ class Launch:
     def _delete(self) -> None:
         """Ends what is left of it and has the OCI runtime forget it, without a program
         where none is needed."""
-        container_id = self.bundle.container_id
-        asked = not self._plain
-        if asked:
+        container_id, cgroup = self.bundle.container_id, self.bundle.cgroup
+        if not self._plain:
             try:
                 self.oci.delete(container_id)
             except LibpodError as error:
                 log.warning("%s; clearing up without it", error.message)
-                asked = False
-        if not asked:
-            self.engine.host.cgroups.kill(self.bundle.cgroup)
+                self.engine.host.cgroups.kill(cgroup)
+        elif not self._own_pids:
+            self.engine.host.cgroups.kill(cgroup)
         # The runtime leaves it where a removal was cut short.
         remove_tree(self.oci.state_dir(container_id))
 
