@@ -661,7 +661,7 @@ def test_no_inode_for_the_container(
     with Runtime(**options) as rt:
         rt.run(box, ["true"])  # makes what stays
         free = os.statvfs(dirs.static).f_ffree
-        for left in range(12):
+        for left in range(11):
             for number in range(free - left):
                 write("")(f"{dirs.static}/filler{number}")
             with pytest.raises(SystemCallError) as caught:
