@@ -152,9 +152,11 @@ class Host:
         may fork, or leave its session, between two readings.
         """
         killed: dict[int, _spawn.Process] = {}
+        leaders = set(sessions)
         quiet = 0
         while quiet < 2:
-            leaders = {*sessions, *self.sessions_naming(naming)}
+            # Whoever named it may be dead by now, but not all that it had started.
+            leaders |= self.sessions_naming(naming)
             found = {pid for pid in _all_pids() if _session_of(pid) in leaders} - killed.keys()
             quiet = 0 if found else quiet + 1
             killed |= {pid: process for pid in found if (process := _kill_in(leaders, pid))}

@@ -178,12 +178,21 @@ class Runtime:
         *,
         name: str | None = None,
         remove: bool = False,
+        container_id: str | None = None,
         **chosen: Any,
     ) -> Container:
         """A configured container for a job, not started.  `remove` has it go at its end,
-        whoever sees that.  The other keywords are those of `new_container`."""
+        whoever sees that.  `container_id` (64 hexadecimal digits) is drawn where it is None;
+        who draws it himself can find what an interrupt has lost.  The other keywords are
+        those of `new_container`."""
         return self._create(
-            job, command, name, stdin=job.stdin, remove=remove, members=options.members(chosen)
+            job,
+            command,
+            name,
+            stdin=job.stdin,
+            remove=remove,
+            members=options.members(chosen),
+            container_id=container_id,
         )
 
     def start(

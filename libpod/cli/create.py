@@ -84,8 +84,9 @@ class Request(NamedTuple):
             _check_mode(name, getattr(args, name))
         return cls(make_spec(args), args)
 
-    def make(self, runtime: Runtime) -> Container:
-        """The container, configured; its ID is in the --cidfile.
+    def make(self, runtime: Runtime, container_id: str | None = None) -> Container:
+        """The container, configured; its ID, which is drawn where it is None, is in the
+        --cidfile.
 
         Raises `NoSuchContainer` for one that it is to join or require, `ContainerExists`
         where its name is taken, and what `Runtime.create` raises.
@@ -95,7 +96,7 @@ class Request(NamedTuple):
         try:
             if self.args.replace:
                 _remove_namesake(runtime, self.args.name)
-            container = runtime.create(self.job, **options)
+            container = runtime.create(self.job, container_id=container_id, **options)
             if cidfile is not None:
                 cidfile.write(container.id)
         except BaseException:

@@ -9,9 +9,15 @@ import logging
 from libpod import attach, terminal
 from libpod.cli import create, foreground
 from libpod.cli.flags import Parser, number, open_runtime
-from libpod.container import Container
-from libpod.errors import ContainerRemoved, ContainerStopped, InvalidArgument, LibpodError
+from libpod.errors import (
+    ContainerRemoved,
+    ContainerStopped,
+    InvalidArgument,
+    LibpodError,
+    NoSuchContainer,
+)
 from libpod.life import LIVE
+from libpod.names import new_id
 from libpod.runtime import Runtime
 
 log = logging.getLogger("libpod.cli")
@@ -48,15 +54,15 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _detached(args: argparse.Namespace, request: create.Request) -> int:
+    container_id = new_id()
     with open_runtime(args) as runtime:
-        container = request.make(runtime)
         try:
-            container.start(detach=True)
+            request.make(runtime, container_id).start(detach=True)
         except BaseException:
             if args.rm:
-                _finish(container, remove=True, left=False)
+                _finish(runtime, container_id, remove=True, left=False)
             raise
-        print(container.id)
+        print(container_id)
     return 0
 
 
@@ -68,10 +74,11 @@ def _attached(
     args: argparse.Namespace,
 ) -> int:
     """What was left on purpose goes on; else nothing runs any more, and with --rm nothing
-    is left."""
-    container = request.make(runtime)
+    is left: by the ID, since an interrupt may have lost the object."""
+    container_id = new_id()
     left = False
     try:
+        container = request.make(runtime, container_id)
         code = foreground.attend(
             container, signals, args, tty=args.tty, detach_keys=keys, timeout=args.timeout
         )
@@ -82,18 +89,19 @@ def _attached(
         raise
     finally:
         signals.ignore()
-        _finish(container, args.rm, left)
+        _finish(runtime, container_id, args.rm, left)
 
 
-def _finish(container: Container, remove: bool, left: bool) -> None:
+def _finish(runtime: Runtime, container_id: str, remove: bool, left: bool) -> None:
     try:
+        container = runtime.get_container(container_id)
         if left and foreground.runs(container):
             return
         if remove:
             container.kill_and_remove()
         elif container.state.status in LIVE:
             container.stop(0)
-    except (ContainerRemoved, ContainerStopped):
+    except (NoSuchContainer, ContainerRemoved, ContainerStopped):
         return
     except LibpodError as error:
-        log.error("cannot end container %s: %s", container.id, error)
+        log.error("cannot end container %s: %s", container_id, error)

@@ -25,6 +25,8 @@ import pytest
 import libpod
 from census import processes, settled
 from conftest import Dirs, containers_of
+from libpod import terminal as in_terminal
+from libpod.cli import create, main
 
 pytestmark = pytest.mark.any_runtime
 
@@ -317,6 +319,27 @@ def test_a_signal_before_the_container_runs_ends_us_cleanly(
     process.send_signal(number)
     assert process.communicate(timeout=PATIENCE) == (b"", b"")
     assert process.returncode in (0, 128 + number)
+
+
+@pytest.mark.parametrize("flags", [[], ["--detach"]])
+def test_an_interrupt_that_loses_the_container(
+    command: list[str],
+    rootfs: str,
+    dirs: Dirs,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+) -> None:
+    """It comes when the container is made, and before anybody has got hold of it."""
+    make = create.Request.make
+
+    def lose(*arguments: Any) -> None:
+        make(*arguments)
+        raise in_terminal.Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(create.Request, "make", lose)
+    options = command[command.index("libpod") + 1 :]
+    assert main([*options, "run", "--rm", *flags, "--rootfs", rootfs, "true"]) == 130
+    assert containers_of(dirs) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -225,9 +225,9 @@ class FakeRuntime:
         self.state.remove_container(container.record)
         container.gone = True
 
-    def create(self, job: Any, **options: Any) -> FakeContainer:
+    def create(self, job: Any, *, container_id: str | None = None, **options: Any) -> FakeContainer:
         self.created.append((job, options))
-        return self.add(job.name or "drawn", command=list(job.command or ()))
+        return self.add(job.name or "drawn", id=container_id, command=list(job.command or ()))
 
     def containers(self) -> list[StorageContainer]:
         return self.strangers
