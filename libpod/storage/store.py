@@ -57,7 +57,7 @@ from libpod.storage.records import (
 )
 from libpod.storage.snapshot import Members, Snapshot
 from libpod.storage.status import overlay_status
-from libpod.storage.table import Hold, Table
+from libpod.storage.table import Hold, Table, forget, put_in_force
 from libpod.storage.unowned import Unowned, find_unowned
 from libpod.trees import remove_tree
 
@@ -143,7 +143,7 @@ class Store:
             _provide(path, mode)
 
     def close(self) -> None:
-        """Closes the files that it keeps open.  Another call is no error, of anything."""
+        """Closes the files that it keeps open; a later change opens them anew."""
         for table in (self._layers, self._images, self._containers, self._mounts):
             table.close()
 
@@ -264,8 +264,8 @@ class Store:
             if (key := layers.names.get(name)) in layers.texts
         ]
         with ExitStack() as undo:  # from the last to the first
-            undo.callback(_forget, held.containers, container_id)
-            undo.callback(_forget, held.layers, layer["id"])
+            undo.callback(forget, held.containers, container_id)
+            undo.callback(forget, held.layers, layer["id"])
             undo.callback(self._overlay.remove, layer["id"])
             self._overlay.make(layer["id"], layer.get("parent", ""))
             reach("storage.create.layer-made")
@@ -273,7 +273,7 @@ class Store:
                 _make_userdata(path)
                 undo.callback(_remove_empty, os.path.dirname(path))
                 reach("storage.create.directory")
-            _put_in_force(
+            put_in_force(
                 (held.containers, held.containers.snapshot.put(record)),
                 (held.layers, layers.put(*former, layer)),
             )
@@ -312,7 +312,7 @@ class Store:
                 return
             self._refuse_name(containers, name)
             renamed = containers.put({**known, "names": [name]})
-            _put_in_force((held.containers, renamed), before=record)
+            put_in_force((held.containers, renamed), before=record)
 
     def delete_container(self, container_id: str) -> None:
         """Removes the container, its layer and its directories, durably.
@@ -342,8 +342,8 @@ class Store:
             self._remove_directories(container_id)
             # One after the other: on a full disk there may be room for one version only.
             if own_layer:
-                _put_in_force((held.layers, held.layers.snapshot.without([layer_id])))
-            _put_in_force((held.containers, containers.without([container_id])))
+                put_in_force((held.layers, held.layers.snapshot.without([layer_id])))
+            put_in_force((held.containers, containers.without([container_id])))
             reach("storage.delete.end")
 
     def _forget_empty(self, held: _Held, layer_id: str, container_id: str) -> bool:
@@ -363,7 +363,7 @@ class Store:
             (held.containers, held.containers.snapshot.without([container_id])),
         )
         try:
-            _put_in_force(*versions)
+            put_in_force(*versions)
             reach("storage.delete.forgotten")
             self._remove_directories(container_id)
             self._clear_layer(layer_id)
@@ -500,7 +500,7 @@ class Store:
     def _remove(self, held: _Held, found: Unowned) -> None:
         if found.kind == "layer":
             self._remove_layer(held.layers, found.name)
-            _put_in_force((held.layers, held.layers.snapshot.without([found.name])))
+            put_in_force((held.layers, held.layers.snapshot.without([found.name])))
         elif found.kind == "layer-directory":
             self._overlay.remove(found.name)
         elif found.kind == "layer-link":
@@ -556,34 +556,6 @@ class Store:
 def _read(table: Table) -> Snapshot:
     with translated(f"cannot read {table.path}"):
         return table.read()
-
-
-def _put_in_force(
-    *versions: tuple[Hold, Snapshot],
-    before: Callable[[], None] = lambda: None,
-) -> None:
-    """New versions, one after the other; all are on the disk before the first is in force,
-    and `before` is called between: where it raises, none comes into force.
-
-    The caller holds the locks.  When this returns they outlive a power cut.
-    """
-    try:
-        for hold, version in versions:
-            hold.prepare(version)
-        before()
-        for hold, _ in versions:
-            hold.commit()
-    finally:
-        for hold, _ in versions:
-            hold.drop()
-    for hold, _ in versions:
-        hold.sync()
-
-
-def _forget(hold: Hold, key: str) -> None:
-    """Takes a record that came into force out again."""
-    if key in hold.snapshot.texts:
-        hold.replace(hold.snapshot.without([key]))
 
 
 # --- directories -----------------------------------------------------------------------------

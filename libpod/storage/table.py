@@ -27,7 +27,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from libpod import _sysface
 from libpod._sys import ffi, lib
@@ -188,7 +188,7 @@ class Table:
         self.drop()
         return os.open(self.spare_path, flags | os.O_CREAT | os.O_EXCL, 0o600), 0
 
-    def put_in_force(self, snapshot: Snapshot, fd: int, former: _Identity) -> _Identity:
+    def swap_in(self, snapshot: Snapshot, fd: int, former: _Identity) -> _Identity:
         """Puts the spare, which has `snapshot`, in force after the version `former`."""
         reach(f"storage.{self.stem}.prepared")
         token = _new_token()
@@ -295,7 +295,7 @@ class Hold:
         if self._seen is None or self._prepared is None:
             raise InternalError(f"no version of {self.table.path} was prepared")
         former, self._seen = self._seen, None  # what is cut short is read again
-        identity = self.table.put_in_force(self._prepared, self._fd, former[0])
+        identity = self.table.swap_in(self._prepared, self._fd, former[0])
         self._seen, self._prepared = (identity, self._prepared), None
         reach(f"storage.{self.table.stem}.swapped")
 
@@ -317,6 +317,34 @@ class Hold:
         """Has what is in force outlive a power cut."""
         if self._seen is not None:
             self.table.sync(self._seen[0])
+
+
+def put_in_force(
+    *versions: tuple[Hold, Snapshot],
+    before: Callable[[], None] = lambda: None,
+) -> None:
+    """New versions, one after the other; all are on the disk before the first is in force,
+    and `before` is called between: where it raises, none comes into force.
+
+    The caller holds the locks.  When this returns they outlive a power cut.
+    """
+    try:
+        for hold, version in versions:
+            hold.prepare(version)
+        before()
+        for hold, _ in versions:
+            hold.commit()
+    finally:
+        for hold, _ in versions:
+            hold.drop()
+    for hold, _ in versions:
+        hold.sync()
+
+
+def forget(hold: Hold, key: str) -> None:
+    """Takes a record that came into force out again."""
+    if key in hold.snapshot.texts:
+        hold.replace(hold.snapshot.without([key]))
 
 
 def _new_token() -> bytes:
