@@ -251,8 +251,9 @@ int lp_cursor_delete(struct lp_cursor *cursor, struct lp_error *err);
 /* One fault of the file; `page` is LP_KV_NO_PAGE where none is to blame. */
 typedef void lp_check_report(void *context, uint64_t page, const char *text);
 
-/* Everything that bbolt's check verifies, and the order inside inline buckets.
- * Returns the number of faults reported, or a negative code. */
+/* Everything that bbolt's check verifies, the order inside inline buckets, and
+ * that a branch key is exactly the first key of its page, by which bbolt's next
+ * change of that page finds it.  Returns the number of faults reported, or a negative code. */
 int lp_check(struct lp_tx *tx, lp_check_report *report, void *context, struct lp_error *err);
 
 /* The canonical text form of everything in the snapshot.  `write` returns 0,

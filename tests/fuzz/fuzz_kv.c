@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opens, walks, checks and writes a file of arbitrary bytes.  The metas'
- * checksums are made right first, or nothing behind them would be reached;
- * with the first byte odd they are left as they are.
+ * Opens, walks, checks and writes a file of arbitrary bytes; one that was sound
+ * must be so after it was written.  The metas' checksums are made right first, or
+ * nothing behind them would be reached; with the first byte odd they are left as
+ * they are.
  */
 #include "base/clock.h"
 #include "kv/kv.h"
@@ -60,9 +61,10 @@ static void fuzz_write_file(const char *path, const uint8_t *data, size_t size)
 
 static void fuzz_report(void *context, uint64_t page, const char *text)
 {
-    (void)page;
-    (void)text;
-    ++*(uint64_t *)context;
+    bool show = *(bool *)context;
+
+    if (show)
+        (void)fprintf(stderr, "page %llu: %s\n", (unsigned long long)page, text);
 }
 
 static int fuzz_sink(void *context, const char *text, size_t size, struct lp_error *err)
@@ -102,7 +104,8 @@ static void fuzz_walk(struct lp_bucket *bucket)
     lp_cursor_close(cursor);
 }
 
-static void fuzz_read(const char *path, bool map)
+/* Whether the file is sound; with `expected` says what is not. */
+static bool fuzz_read(const char *path, bool map, bool expected)
 {
     struct lp_db_options options = LP_DB_DEFAULTS;
     struct lp_wait wait = {.deadline = LP_FOREVER};
@@ -110,21 +113,46 @@ static void fuzz_read(const char *path, bool map)
     struct lp_db *db;
     struct lp_tx *tx;
     uint64_t total = 0;
+    bool sound = false;
 
     options.read_only = true;
     options.map = map;
     if (lp_db_open(&db, path, &options, &wait, &err) != LP_OK)
-        return;
+        return false;
     if (lp_tx_begin(&tx, db, false, &wait, &err) == LP_OK) {
-        (void)lp_check(tx, fuzz_report, &total, &err);
+        sound = lp_check(tx, fuzz_report, &expected, &err) == 0;
         (void)lp_dump(tx, fuzz_sink, &total, &err);
         fuzz_walk(lp_tx_root(tx));
         lp_tx_rollback(tx);
     }
     REQUIRE(lp_db_close(db, &err) == LP_OK);
+    return sound;
 }
 
-static void fuzz_change(struct lp_tx *tx, unsigned round)
+static unsigned fuzz_pick(uint64_t *state, unsigned below)
+{
+    *state = *state * UINT64_C(6364136223846793005) + 1442695040888963407;
+    return (unsigned)(*state >> 33) % below;
+}
+
+/* Deletes a run of pairs, so that pages are left empty or are joined. */
+static void fuzz_thin(struct lp_bucket *bucket, uint64_t *state)
+{
+    unsigned keep = fuzz_pick(state, 600);
+    unsigned drop = fuzz_pick(state, 200);
+    struct lp_cursor *cursor;
+    struct lp_item item;
+
+    if (lp_cursor_open(&cursor, bucket, NULL) != LP_OK)
+        return;
+    for (unsigned i = 0; i < keep + drop && lp_cursor_next(cursor, &item, NULL) == 1; i++) {
+        if (i >= keep && !item.is_bucket)
+            (void)lp_cursor_delete(cursor, NULL);
+    }
+    lp_cursor_close(cursor);
+}
+
+static void fuzz_change(struct lp_tx *tx, unsigned round, uint64_t *state)
 {
     struct lp_bucket *root = lp_tx_root(tx);
     struct lp_bucket *bucket;
@@ -138,13 +166,14 @@ static void fuzz_change(struct lp_tx *tx, unsigned round)
     for (unsigned i = 0; i < 4 && lp_cursor_next(cursor, &item, NULL) == 1; i++) {
         if (!item.is_bucket) {
             (void)lp_cursor_delete(cursor, NULL);
-        } else if (round % 2 == 1) {
+        } else if (fuzz_pick(state, 16) == 0) {
             (void)lp_bucket_drop(root, item.key, NULL);
         } else if (lp_bucket_open(&bucket, root, item.key, NULL) == LP_OK) {
             for (key[0] = 0; key[0] < 200; key[0] = (uint8_t)(key[0] + 7))
                 (void)lp_bucket_put(bucket, (struct lp_slice){key, sizeof key},
                                     (struct lp_slice){value, sizeof value}, NULL);
             (void)lp_bucket_set_sequence(bucket, round, NULL);
+            fuzz_thin(bucket, state);
             lp_bucket_release(bucket);
         }
     }
@@ -156,7 +185,7 @@ static void fuzz_change(struct lp_tx *tx, unsigned round)
     }
 }
 
-static void fuzz_write(const char *path, bool map)
+static void fuzz_write(const char *path, bool map, uint64_t state)
 {
     struct lp_db_options options = LP_DB_DEFAULTS;
     struct lp_wait wait = {.deadline = LP_FOREVER};
@@ -169,10 +198,10 @@ static void fuzz_write(const char *path, bool map)
     options.max_size = 8U << 20;
     if (lp_db_open(&db, path, &options, &wait, &err) != LP_OK)
         return;
-    for (unsigned round = 0; round < 3; round++) {
+    for (unsigned round = 0; round < 6; round++) {
         if (lp_tx_begin(&tx, db, true, &wait, &err) != LP_OK)
             break;
-        fuzz_change(tx, round);
+        fuzz_change(tx, round, &state);
         (void)lp_tx_commit(tx, &err);
     }
     REQUIRE(lp_db_close(db, &err) == LP_OK);
@@ -182,11 +211,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char path[64];
     bool map = size < 2 || (data[1] & 1) == 0;
+    uint64_t state = size; /* what is changed follows from the bytes too */
+    bool sound;
 
+    for (size_t i = 0; i < size; i += 64)
+        state = state * 31 + data[i];
     (void)snprintf(path, sizeof path, "/dev/shm/fuzz-kv-%d", (int)getpid());
     fuzz_write_file(path, data, size);
-    fuzz_read(path, map);
-    fuzz_write(path, map);
+    sound = fuzz_read(path, map, false);
+    fuzz_write(path, map, state);
+    REQUIRE(!sound || fuzz_read(path, map, true));
     REQUIRE(unlink(path) == 0);
     return 0;
 }
