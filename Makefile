@@ -68,7 +68,7 @@ c-build: $(C_TESTS)
 c-test: $(C_TESTS)
 	@set -e; for test in $(C_TESTS); do \
 		echo "== $$test"; \
-		ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 timeout -k 5 120 $$test; \
+		ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 timeout -k 5 300 $$test; \
 	done
 
 $(C_TESTS): %: %.o $(C_BUILD)/csrc.a

@@ -17,7 +17,7 @@
 
 #define EXCHANGE 2 /* RENAME_EXCHANGE */
 
-static char room[64]; /* a directory in /tmp, where the tests work */
+static char room[64]; /* a directory where the tests work, in memory: they make 20,000 files */
 
 static void make_dir(const char *name)
 {
@@ -235,7 +235,8 @@ static void test_an_end_though_others_add(void)
 
 int main(void)
 {
-    (void)snprintf(room, sizeof room, "/tmp/lp-tree-XXXXXX");
+    (void)snprintf(room, sizeof room, "%s/lp-tree-XXXXXX",
+                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     CHECK(mkdtemp(room) != NULL && chdir(room) == 0);
     CHECK_RUN(test_kinds);
     CHECK_RUN(test_links_are_removed_not_followed);
