@@ -122,6 +122,42 @@ def test_in_turn(options: tuple[str, ...], tmp_path: Path, oracle: Oracle) -> No
             assert db.check() == [], f"turn {turn}"
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_a_deep_tree_shrinks_in_turn(seed: int, tmp_path: Path, oracle: Oracle) -> None:
+    """Runs of keys are deleted, so that pages are left empty and are joined; others
+    are changed, for which bbolt looks for their pages in the pages above."""
+    pick = random.Random(seed)
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    options = ("nosync", "pagesize=1024")
+    left = list(range(2000))
+    filling: list[Operation] = [("put", (b"b",), b"key-%05d" % n, b"v" * 100) for n in left]
+    for path in (alone, shared):
+        assert run_theirs(oracle, path, filling, *options) == "OK"
+    while left:
+        operations: list[Operation] = []
+        for _ in range(pick.choice((1, 6))):
+            start, length = pick.randrange(len(left) + 1), pick.choice((1, 20, 150))
+            operations += [("del", (b"b",), b"key-%05d" % n) for n in left[start : start + length]]
+            del left[start : start + length]
+        operations += [
+            ("put", (b"b",), b"key-%05d" % n, b"w" * pick.randrange(200))
+            for n in pick.sample(left, len(left) // 10)
+        ]
+        assert run_theirs(oracle, alone, operations, *options) == "OK"
+        if pick.random() < 0.5:
+            assert run_theirs(oracle, shared, operations, *options) == "OK"
+        else:
+            with kv.Database(shared, sync=False) as db:
+                run_ours(db, operations)
+        digests = set()
+        for path in (alone, shared):
+            assert oracle.ask("check", path) == "OK", path
+            with kv.Database(path, read_only=True) as db:
+                assert db.check() == [], path
+            digests.add(oracle.ask("digest", path))
+        assert len(digests) == 1
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_what_bbolt_writes_opens_here(seed: int, tmp_path: Path, oracle: Oracle) -> None:
     pick = random.Random(seed)
