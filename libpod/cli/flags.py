@@ -94,6 +94,15 @@ class Parser(argparse.ArgumentParser):
                 options += self._short(word, rest)
         return self.parse_args(options, argparse.Namespace(args=args + rest))
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """As argparse does, which in older versions takes a value "--" for the end of the
+        flags, though it came as "--name=--"."""
+        if arg_strings != ["--"] or action.nargs is not None:
+            return super()._get_values(action, arg_strings)
+        value = self._get_value(action, "--")
+        self._check_value(action, value)
+        return value
+
     def error(self, message: str) -> NoReturn:
         raise self.wrong(message)
 

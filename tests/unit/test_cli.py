@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import libpod
@@ -114,6 +114,8 @@ def test_a_flag_of_podmans_that_is_not_there_yet_says_so(flag: str) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)))
+@example(["--"])
+@example(["-", "--", "-e", "--rm=false"])
 def test_values_and_arguments_come_through_unchanged(words: list[str]) -> None:
     flags = [part for word in words for part in ("-e", word)]
     args = parsed(*flags, "DIR", *words)
