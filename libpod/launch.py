@@ -248,11 +248,11 @@ class Launch:
         init = self._init
         return init is not None and not init.ended()
 
-    def await_command(self, deadline: float) -> None:
+    def await_command(self) -> None:
         """Waits until the first process is the command: what the OCI runtime has in its
         place lives on for some milliseconds after `start`, and dies of a signal that
         the command would have served, or loses it."""
-        deadline = min(deadline, time.monotonic() + STUB_TIMEOUT)
+        deadline = time.monotonic() + STUB_TIMEOUT
         # Where another thread than the first one executes the command there is a moment
         # at which the process is a zombie and has no program, but has not ended.
         while self._stub and _program(self.pid) in (self._stub, "") and self.has_process():

@@ -40,7 +40,7 @@ from libpod.errors import (
 from libpod.exits import LOST, Exit
 from libpod.failpoint import reach
 from libpod.guard import Guard
-from libpod.launch import STUB_TIMEOUT, Launch
+from libpod.launch import Launch
 from libpod.oci import Bundle
 from libpod.state.records import ContainerState, ContainerStatus
 from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
@@ -347,7 +347,7 @@ class Life(Guard):
         """The stop signal, the grace, then SIGKILL; returns when the exit is final.  Needs
         no lock."""
         if grace > 0 and stop_signal is not None:
-            launched.await_command(time.monotonic() + STUB_TIMEOUT)
+            launched.await_command()
             signalled = launched.send_signal(stop_signal)
             reach("stop.signalled")
             if signalled and launched.ended.wait(grace):
@@ -370,7 +370,7 @@ class Life(Guard):
     def pause(self, launched: Launch) -> bool:
         """Freezes it; False where it has ended just now.  runc takes a process that is
         becoming the command for one that has ended, so that is waited for."""
-        launched.await_command(time.monotonic() + STUB_TIMEOUT)
+        launched.await_command()
         try:
             self.oci.pause(self.id)
         except OCIRuntimeFailed:
