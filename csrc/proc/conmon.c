@@ -135,6 +135,21 @@ static void enter_others(const struct lp_conmon_request *request, const struct l
     }
 }
 
+/* Whoever moves another process than himself takes the kernel's lock of thread
+ * groups, for which it waits an RCU grace period, 5 to 15 ms, unless somebody
+ * had it a moment ago.  The OCI runtime will move the container in some
+ * milliseconds: so that the grace period goes by until then, conmon is moved to
+ * where it is.  We have nothing to do before it answers. */
+static void take_lock_ahead(const struct lp_conmon_request *request, const struct lp_join *joins,
+                            const struct lp_conmon *c)
+{
+    for (size_t i = 0; i < request->cgroup_count; i++)
+        if (joins[i].tasks_fd >= 0 && joins[i].error == 0) {
+            (void)write_pid(request->cgroups[i], c->process.pid);
+            return;
+        }
+}
+
 /* --- spawn and start byte ----------------------------------------------------- */
 
 static int spawn_with_pipes(const struct lp_conmon_request *request, struct lp_join *joins,
@@ -157,17 +172,24 @@ static int spawn_with_pipes(const struct lp_conmon_request *request, struct lp_j
     return lp_spawn(&spawn, process, err);
 }
 
-static int spawn_in_cgroups(const struct lp_conmon_request *request, int sync_fd, int start_fd,
-                            struct lp_conmon *c, struct lp_error *err)
+/* `start_write` is the other end of `start_read`. */
+static int spawn_in_cgroups(const struct lp_conmon_request *request, int sync_write, int start_read,
+                            int start_write, struct lp_conmon *c, struct lp_error *err)
 {
     struct lp_join *joins = open_joins(request);
     int rc;
 
     if (joins == NULL)
         return lp_fail(err, LP_ENOMEM, "no memory to start %s", request->spawn.path);
-    rc = spawn_with_pipes(request, joins, sync_fd, start_fd, &c->process, err);
-    if (rc == LP_OK)
+    rc = spawn_with_pipes(request, joins, sync_write, start_read, &c->process, err);
+    if (rc == LP_OK) {
         enter_others(request, joins, c);
+        /* A conmon that died already has closed the pipe; the end of file on the
+         * other one will tell.  One byte fits an empty pipe, so this cannot block,
+         * and our own read end, still open, keeps it from raising SIGPIPE. */
+        (void)LP_RETRY(write(start_write, "", 1));
+        take_lock_ahead(request, joins, c);
+    }
     close_joins(joins, request->cgroup_count);
     return rc;
 }
@@ -190,15 +212,10 @@ int lp_conmon_begin(const struct lp_conmon_request *request, struct lp_conmon *c
     LP_CLOSE int start_write = start[1];
 
     c->started = boot_time_now();
-    rc = spawn_in_cgroups(request, sync_write, start_read, c, err);
-    if (rc != LP_OK)
-        return rc;
-    /* A conmon that died already has closed the pipe; the end of file on the
-     * other one will tell.  One byte fits an empty pipe, so this cannot block,
-     * and our own read end, still open, keeps it from raising SIGPIPE. */
-    (void)LP_RETRY(write(start_write, "", 1));
-    c->sync_fd = lp_steal_fd(&sync_read);
-    return LP_OK;
+    rc = spawn_in_cgroups(request, sync_write, start_read, start_write, c, err);
+    if (rc == LP_OK)
+        c->sync_fd = lp_steal_fd(&sync_read);
+    return rc;
 }
 
 /* --- the answer ---------------------------------------------------------------- */

@@ -234,11 +234,10 @@ static void test_a_version_1_cgroup_is_entered_from_inside(void)
     (void)snprintf(tasks, sizeof tasks, "%s/tasks", directory);
     write_file(procs, "");
     write_file(tasks, "");
-    c = begin(AWAIT_START "echo $(cat $1/tasks) and $(cat $1/cgroup.procs)nothing >&3", directory,
-              cgroups, 1);
+    c = begin(AWAIT_START "cat $1/tasks >&3; echo >&3", directory, cgroups, 1);
     CHECK(c.moved.code == LP_OK);
     CHECK(lp_conmon_answer(&c, after_ms(20000), NULL) == LP_OK);
-    check_answer(&c, "0 and nothing");
+    check_answer(&c, "0");
     CHECK(end(&c) == 0);
 
     CHECK(unlink(tasks) == 0 && symlink("/dev/full", tasks) == 0); /* refused from inside */
