@@ -91,7 +91,7 @@ class ExitWatcher:
                 )
                 self._thread.start()
         directory.watch(monitor, token)
-        self._look(container_id)  # it may have ended before anybody watched
+        self.look(container_id)  # it may have ended before anybody watched
 
     def forget(self, container_id: str, monitor: _spawn.Process) -> None:
         """Watches it by that monitor no more; the `on_exit` is not called."""
@@ -103,7 +103,7 @@ class ExitWatcher:
     def discard(self, container_id: str) -> None:
         """Removes a container's exit file, once everybody who watches it knows."""
         if container_id in self._tokens:
-            self._look(container_id)
+            self.look(container_id)
         try:
             os.unlink(f"{self._path}/{container_id}")
         except FileNotFoundError:
@@ -169,12 +169,17 @@ class ExitWatcher:
                     names = list(self._tokens)
             for name in names:
                 if name in self._tokens:
-                    self._look(name)
+                    self.look(name)
             for token in tokens:
                 self._look_after(token)
 
-    def _look(self, container_id: str) -> None:
-        """Tells the container's exit, if it is final."""
+    def look(self, container_id: str) -> None:
+        """Tells the container's exit, if it is final.
+
+        Nobody need call it: it saves who waits the way by another thread.
+        """
+        if self._closing:
+            return
         ended = self._try_read(container_id)
         if ended is not None:
             for token in self._tokens_of(container_id):
