@@ -78,8 +78,9 @@ class Handshake:
         fds: Mapping[int, int] | None = None,
         cgroups: Iterable[str] = (),
     ) -> Self:
-        """Spawns conmon in a session of its own, moves it into `cgroups` (directories,
-        made where they are missing) and lets it go.  Raises as `spawn`."""
+        """Spawns conmon in a session of its own, and moves it into `cgroups` (directories,
+        made where they are missing).  It loads, and waits for `go`; whoever does not let
+        it go kills it.  Raises as `spawn`."""
 
     @property
     def warning(self) -> str | None:
@@ -88,6 +89,9 @@ class Handshake:
     @property
     def started(self) -> int:
         """When it was spawned, in ns of CLOCK_BOOTTIME."""
+
+    def go(self) -> None:
+        """Lets conmon go on: what it and the OCI runtime read must be there; once."""
 
     def fileno(self) -> int:
         """The sync pipe, readable when the answer comes."""

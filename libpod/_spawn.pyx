@@ -77,6 +77,7 @@ cdef extern from "proc/conmon.h":
         size_t answer_length
     lp_conmon LP_CONMON_NONE
     int lp_conmon_begin(const lp_conmon_request *, lp_conmon *, lp_error *) noexcept nogil
+    void lp_conmon_go(lp_conmon *) noexcept nogil
     int lp_conmon_answer(lp_conmon *, int64_t, lp_error *) noexcept nogil
     int lp_monitor_open(const char *, const char *, int64_t, lp_process *, uint64_t *,
                         lp_error *) noexcept nogil
@@ -362,6 +363,14 @@ cdef class Handshake:
     @property
     def started(self):
         return self.conmon.started
+
+    def go(self):
+        """Lets conmon go on; once."""
+        if self.owner != getpid():
+            raise errors.UsedAfterFork("this handshake belongs to the parent process")
+        self.fileno()
+        with nogil:
+            lp_conmon_go(&self.conmon)
 
     def fileno(self):
         """The sync pipe, readable when the answer comes."""

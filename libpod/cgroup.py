@@ -103,12 +103,9 @@ class Cgroups:
         return [point + path for point in points]
 
     def for_conmon(self, path: str) -> list[str]:
-        """The directories of `path` that a monitor is put into: beside version 1 not that of
-        the version 2 tree, which has no controllers then and takes nobody without a wait."""
-        if self.mode == "v2":
-            return [f"{self.unified}{path}"]
+        """The directories of `path` that a monitor can be moved into."""
         skipped = self.mounts.get(_NOT_FOR_CONMON)
-        return [point + path for point in dict.fromkeys(self.mounts.values()) if point != skipped]
+        return [name for name in self.directories(path) if name != f"{skipped}{path}"]
 
     def usage(self, path: str) -> Usage:
         """The counters of `path` as they stand."""

@@ -152,7 +152,7 @@ class Container(ContainerFacts):
         if launched is not None and launched.is_awaited():
             # That ends, whatever anybody has done to the container meanwhile.
             self._life.check_process()
-            self._engine.exits.look(self.id)
+            self._engine.exits.glance(self.id)
         elif launched is None or launched.exit is None:
             launched = self._to_await()
         if launched is None:

@@ -91,7 +91,7 @@ class ExitWatcher:
                 )
                 self._thread.start()
         directory.watch(monitor, token)
-        self.look(container_id)  # it may have ended before anybody watched
+        self._look(container_id)  # it may have ended before anybody watched
 
     def forget(self, container_id: str, monitor: _spawn.Process) -> None:
         """Watches it by that monitor no more; the `on_exit` is not called."""
@@ -103,7 +103,7 @@ class ExitWatcher:
     def discard(self, container_id: str) -> None:
         """Removes a container's exit file, once everybody who watches it knows."""
         if container_id in self._tokens:
-            self.look(container_id)
+            self._look(container_id)
         try:
             os.unlink(f"{self._path}/{container_id}")
         except FileNotFoundError:
@@ -123,6 +123,16 @@ class ExitWatcher:
             log.error("%s", error)
             return Exit(LOST, time.time())
         return None if found is None else Exit(found[0], found[1] / 1e9)
+
+    def glance(self, container_id: str) -> None:
+        """Tells the container's exit if it is there.  Nobody need call this: it saves who
+        waits for it the way by another thread."""
+        try:
+            found = self._directory.read(container_id)
+        except (LibpodError, OSError):  # not conmon's, perhaps: its own comes by a rename
+            return
+        if found is not None:
+            self._tell_all(container_id, Exit(found[0], found[1] / 1e9))
 
     def close(self) -> None:
         """Ends the thread; idempotent.  For containers that have not ended, `on_exit` is
@@ -169,21 +179,19 @@ class ExitWatcher:
                     names = list(self._tokens)
             for name in names:
                 if name in self._tokens:
-                    self.look(name)
+                    self._look(name)
             for token in tokens:
                 self._look_after(token)
 
-    def look(self, container_id: str) -> None:
-        """Tells the container's exit, if it is final.
-
-        Nobody need call it: it saves who waits the way by another thread.
-        """
-        if self._closing:
-            return
+    def _look(self, container_id: str) -> None:
+        """Tells the container's exit, if it is final."""
         ended = self._try_read(container_id)
         if ended is not None:
-            for token in self._tokens_of(container_id):
-                self._tell(token, ended)
+            self._tell_all(container_id, ended)
+
+    def _tell_all(self, container_id: str, ended: Exit) -> None:
+        for token in self._tokens_of(container_id):
+            self._tell(token, ended)
 
     def _look_after(self, token: int) -> None:
         """Tells whoever watched by a monitor that has ended; others have their own."""

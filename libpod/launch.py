@@ -57,7 +57,6 @@ class Launch:
         self.pid = 0
         self.ended = threading.Event()
         self.exit: Exit | None = None
-        self._command = ""
         self._created_here = False
         self._plain = False  # start and delete take nothing that only the runtime can do
         self._own_pids = False  # in a PID namespace of its own none outlives the first process
@@ -80,9 +79,8 @@ class Launch:
             launch._monitor = _spawn.open_monitor(bundle.conmon_pid_file, bundle.container_id)
         return launch
 
-    def prepare(self, spec: Mapping[str, Any]) -> None:
+    def _prepare(self, spec: Mapping[str, Any]) -> None:
         """Writes config.json."""
-        self._command = next(iter(spec.get("process", {}).get("args", ())), "")
         # Of the hooks some are run at the start and after the end.
         linux = spec.get("linux") or {}
         self._plain = self.oci.is_plain and not (spec.get("hooks") or linux.get("intelRdt"))
@@ -110,11 +108,19 @@ class Launch:
         """Whether somebody is there who will write the exit file."""
         return self._monitor is not None and not self._monitor.ended()
 
-    def create(self, on_exit: Callable[[], None]) -> None:
+    def create(
+        self, command: str, make_spec: Callable[[], Mapping[str, Any]], on_exit: Callable[[], None]
+    ) -> None:
         """Has the container created; `on_exit` is called from another thread when its
-        exit is final.  On a failure nothing of it is left but the bundle's files."""
+        exit is final.  On a failure nothing of it is left but the bundle's files.
+
+        `make_spec` is called, and config.json written, while the monitor loads; `command`
+        is what errors name where the OCI runtime's own do not.
+        """
         self._created_here = True
-        created = self.oci.create(self.bundle, command=self._command)
+        created = self.oci.create(
+            self.bundle, command=command, prepare=lambda: self._prepare(make_spec())
+        )
         self.pid = created.pid
         self._monitor = created.monitor
         self._init = self._open_init(created.pid)

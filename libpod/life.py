@@ -21,7 +21,7 @@ import logging
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from libpod import assemble
 from libpod.cgroup import Usage
@@ -270,13 +270,10 @@ class Life(Guard):
         try:
             self.engine.owners.claim(self.id)
             reach("init.claimed")
-            spec, bind_mounts = assemble.assemble(self.engine, self.record, spec)
-            reach("init.mounted")
-            launched.prepare(spec)
-            reach("init.prepared")
-            launched.create(self._on_exit)
+            command = next(iter(spec["process"].get("args") or ()), "")
+            launched.create(command, lambda: self._finished(spec), self._on_exit)
             reach("init.created")
-            self._note_created(launched, bind_mounts)
+            self._note_created(launched)
             if save:
                 self.save()
             reach("init.saved")
@@ -300,11 +297,16 @@ class Life(Guard):
             )
         os.makedirs(self.record.state.run_dir, mode=0o700, exist_ok=True)
 
-    def _note_created(self, launched: Launch, bind_mounts: dict[str, str]) -> None:
+    def _finished(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """What goes into config.json."""
+        finished, self.record.state.bind_mounts = assemble.assemble(self.engine, self.record, spec)
+        reach("init.mounted")
+        return finished
+
+    def _note_created(self, launched: Launch) -> None:
         state = self.record.state
         state.status = ContainerStatus.CREATED
         state.config_path = f"{launched.bundle.directory}/config.json"
-        state.bind_mounts = bind_mounts
         state.mounted = True
         state.mount_point = self.record.config.rootfs
         state.pid = launched.pid

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -227,11 +227,19 @@ class OCIRuntime:
 
     # --- creation -------------------------------------------------------------
 
-    def create(self, bundle: Bundle, timeout: float | None = None, *, command: str = "") -> Created:
+    def create(
+        self,
+        bundle: Bundle,
+        timeout: float | None = None,
+        *,
+        command: str = "",
+        prepare: Callable[[], None] = lambda: None,
+    ) -> Created:
         """Starts a monitor, which has the runtime create the container.
 
         `timeout` (seconds) is `CREATE_TIMEOUT` where None.  `command` is what errors
-        name where the runtime's own do not.
+        name where the runtime's own do not.  `prepare` writes config.json: it is called
+        while the monitor loads, and what it raises is raised.
 
         Raises `CreateFailed` (`CommandNotFound`, `CommandNotExecutable`),
         `ConmonFailed`, `ConmonGarbage`, `CreateTimeout`, `SpawnFailed`; then no
@@ -248,6 +256,9 @@ class OCIRuntime:
             )
             try:
                 reach("init.spawned")
+                prepare()
+                reach("init.prepared")
+                handshake.go()
                 limit = CREATE_TIMEOUT if timeout is None else timeout
                 line = self._await_answer(handshake, bundle, limit, stderr)
                 pid = _pid_of(line, bundle, command)

@@ -4,8 +4,9 @@
  *
  *  1. Until the byte on the start pipe, conmon has done nothing but read its
  *     options: it is in its cgroups before it forks, so all that it starts is.
- *  2. Our copies of its pipe ends are closed before we wait: an end of file on
- *     the sync pipe means that nobody is left who could answer.
+ *  2. Our copy of its end of the sync pipe is closed before we wait: an end of
+ *     file there means that nobody is left who could answer.  It takes an end of
+ *     file on the start pipe for the byte.
  *  3. The process that we spawned ends when the monitor has forked away and
  *     has written the pid file.  It may end before or after the answer; it is
  *     ours to reap, the monitor is not.
@@ -72,15 +73,12 @@ static int open_in_cgroup(const char *directory, const char *name)
     return LP_RETRY(open(path, O_WRONLY | O_CLOEXEC));
 }
 
-static int write_pid(const char *directory, pid_t pid)
+static int write_pid(int procs_fd, pid_t pid)
 {
     char text[16];
     int length = snprintf(text, sizeof text, "%d", (int)pid);
-    LP_CLOSE int fd = open_in_cgroup(directory, "cgroup.procs");
 
-    if (fd < 0)
-        return -1;
-    return LP_RETRY(write(fd, text, (size_t)length)) == length ? 0 : -1;
+    return LP_RETRY(write(procs_fd, text, (size_t)length)) == length ? 0 : -1;
 }
 
 /* Another runtime may remove the empty directory between our two steps; it
@@ -88,7 +86,9 @@ static int write_pid(const char *directory, pid_t pid)
 static int enter_cgroup(const char *directory, pid_t pid, struct lp_error *err)
 {
     for (int round = 0; round < 8; round++) {
-        if (write_pid(directory, pid) == 0)
+        LP_CLOSE int procs_fd = open_in_cgroup(directory, "cgroup.procs");
+
+        if (procs_fd >= 0 && write_pid(procs_fd, pid) == 0)
             return LP_OK;
         if (errno != ENOENT && errno != ENODEV)
             break;
@@ -120,34 +120,23 @@ static void close_joins(struct lp_join *joins, size_t count)
     free(joins);
 }
 
-/* What conmon did not enter by itself. */
+/* What conmon did not enter by itself; of what it did, the first is kept for
+ * lp_conmon_go(). */
 static void enter_others(const struct lp_conmon_request *request, const struct lp_join *joins,
                          struct lp_conmon *c)
 {
     for (size_t i = 0; i < request->cgroup_count; i++) {
         struct lp_error failure;
 
-        if (joins[i].tasks_fd >= 0 && joins[i].error == 0)
+        if (joins[i].tasks_fd >= 0 && joins[i].error == 0) {
+            if (c->procs_fd < 0)
+                c->procs_fd = open_in_cgroup(request->cgroups[i], "cgroup.procs");
             continue;
+        }
         if (enter_cgroup(request->cgroups[i], c->process.pid, &failure) != LP_OK &&
             c->moved.code == LP_OK)
             c->moved = failure;
     }
-}
-
-/* Whoever moves another process than himself takes the kernel's lock of thread
- * groups, for which it waits an RCU grace period, 5 to 15 ms, unless somebody
- * had it a moment ago.  The OCI runtime will move the container in some
- * milliseconds: so that the grace period goes by until then, conmon is moved to
- * where it is.  We have nothing to do before it answers. */
-static void take_lock_ahead(const struct lp_conmon_request *request, const struct lp_join *joins,
-                            const struct lp_conmon *c)
-{
-    for (size_t i = 0; i < request->cgroup_count; i++)
-        if (joins[i].tasks_fd >= 0 && joins[i].error == 0) {
-            (void)write_pid(request->cgroups[i], c->process.pid);
-            return;
-        }
 }
 
 /* --- spawn and start byte ----------------------------------------------------- */
@@ -172,9 +161,8 @@ static int spawn_with_pipes(const struct lp_conmon_request *request, struct lp_j
     return lp_spawn(&spawn, process, err);
 }
 
-/* `start_write` is the other end of `start_read`. */
 static int spawn_in_cgroups(const struct lp_conmon_request *request, int sync_write, int start_read,
-                            int start_write, struct lp_conmon *c, struct lp_error *err)
+                            struct lp_conmon *c, struct lp_error *err)
 {
     struct lp_join *joins = open_joins(request);
     int rc;
@@ -182,14 +170,9 @@ static int spawn_in_cgroups(const struct lp_conmon_request *request, int sync_wr
     if (joins == NULL)
         return lp_fail(err, LP_ENOMEM, "no memory to start %s", request->spawn.path);
     rc = spawn_with_pipes(request, joins, sync_write, start_read, &c->process, err);
-    if (rc == LP_OK) {
+    c->pid = c->process.pid;
+    if (rc == LP_OK)
         enter_others(request, joins, c);
-        /* A conmon that died already has closed the pipe; the end of file on the
-         * other one will tell.  One byte fits an empty pipe, so this cannot block,
-         * and our own read end, still open, keeps it from raising SIGPIPE. */
-        (void)LP_RETRY(write(start_write, "", 1));
-        take_lock_ahead(request, joins, c);
-    }
     close_joins(joins, request->cgroup_count);
     return rc;
 }
@@ -198,24 +181,45 @@ int lp_conmon_begin(const struct lp_conmon_request *request, struct lp_conmon *c
                     struct lp_error *err)
 {
     int sync[2];
-    int start[2];
     int rc;
 
     *c = LP_CONMON_NONE;
     if (pipe2(sync, O_CLOEXEC) < 0)
         return lp_fail_errno(err, "cannot make the sync pipe of conmon");
-    LP_CLOSE int sync_read = sync[0];
     LP_CLOSE int sync_write = sync[1];
-    if (pipe2(start, O_CLOEXEC) < 0)
-        return lp_fail_errno(err, "cannot make the start pipe of conmon");
-    LP_CLOSE int start_read = start[0];
-    LP_CLOSE int start_write = start[1];
-
-    c->started = boot_time_now();
-    rc = spawn_in_cgroups(request, sync_write, start_read, start_write, c, err);
-    if (rc == LP_OK)
-        c->sync_fd = lp_steal_fd(&sync_read);
+    c->sync_fd = sync[0];
+    if (pipe2(c->start_fds, O_CLOEXEC) < 0) {
+        rc = lp_fail_errno(err, "cannot make the start pipe of conmon");
+    } else {
+        c->started = boot_time_now();
+        rc = spawn_in_cgroups(request, sync_write, c->start_fds[0], c, err);
+    }
+    if (rc != LP_OK)
+        lp_conmon_end(c);
     return rc;
+}
+
+static void close_start(struct lp_conmon *c)
+{
+    lp_close_fd(&c->start_fds[0]);
+    lp_close_fd(&c->start_fds[1]);
+}
+
+/* Whoever moves another process than himself takes the kernel's lock of thread
+ * groups, for which it waits an RCU grace period, 5 to 15 ms, unless somebody
+ * had it a moment ago.  The OCI runtime will move the container in some
+ * milliseconds: so that the grace period goes by until then, conmon is moved to
+ * where it is. */
+void lp_conmon_go(struct lp_conmon *c)
+{
+    /* A conmon that died already has closed the pipe; the end of file on the
+     * other one will tell.  One byte fits an empty pipe, so this cannot block,
+     * and our own read end, still open, keeps it from raising SIGPIPE. */
+    (void)LP_RETRY(write(c->start_fds[1], "", 1));
+    close_start(c);
+    if (c->procs_fd >= 0)
+        (void)write_pid(c->procs_fd, c->pid);
+    lp_close_fd(&c->procs_fd);
 }
 
 /* --- the answer ---------------------------------------------------------------- */
@@ -267,6 +271,8 @@ int lp_conmon_answer(struct lp_conmon *c, int64_t deadline, struct lp_error *err
 void lp_conmon_end(struct lp_conmon *c)
 {
     lp_close_fd(&c->sync_fd);
+    close_start(c);
+    lp_close_fd(&c->procs_fd);
     lp_process_close(&c->process);
     free(c->answer);
     c->answer = NULL;

@@ -62,6 +62,8 @@ static struct lp_conmon begin(const char *text, const char *argument, const char
     CHECK(lp_conmon_begin(&request, &c, &err) == LP_OK);
     CHECK(c.sync_fd >= 0 && (fcntl(c.sync_fd, F_GETFD) & FD_CLOEXEC) != 0);
     CHECK(c.process.pid > 0);
+    lp_conmon_go(&c);
+    CHECK(c.start_fds[0] == -1 && c.start_fds[1] == -1 && c.procs_fd == -1);
     return c;
 }
 

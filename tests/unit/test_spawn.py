@@ -231,7 +231,9 @@ PATH = {"PATH": "/usr/bin:/bin"}
 
 
 def handshake(text: str) -> Handshake:
-    return Handshake([SH, "-c", AWAIT_START + text, "conmon", "the-id"], PATH)
+    begun = Handshake([SH, "-c", AWAIT_START + text, "conmon", "the-id"], PATH)
+    begun.go()
+    return begun
 
 
 def end(begun: Handshake) -> int:
@@ -270,6 +272,7 @@ def test_a_handshake_that_is_over() -> None:
 
 def test_the_cgroup_that_refuses_is_a_warning(tmp_path: object) -> None:
     begun = Handshake([SH, "-c", AWAIT_START + "echo x >&3"], PATH, cgroups=["/dev/null/x"])
+    begun.go()
     assert begun.warning is not None and "/dev/null/x" in begun.warning
     assert begun.answer(10) == b"x"
     assert end(begun) == 0
