@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from libpod.engine import Engine
     from libpod.locks import ObjectLock
 
+_DRAWS = 8
+"""How often a name is drawn that turns out to be taken."""
+
 MakeSpec = Callable[[str, str, str, int], dict[str, Any]]
 """From ID, name, cgroup and time of creation (ns since the epoch) to an OCI spec, which is
 then the record's."""
@@ -54,8 +57,26 @@ def create(
     """
     if name is not None:
         names.check_name(name)
+    draws = _DRAWS if name is None else 1
+    while True:
+        chosen = name or names.unique_name(lambda drawn: is_taken(engine, drawn))
+        draws -= 1
+        try:
+            return _create(engine, make_spec, chosen, members, remove, container_id)
+        except ContainerExists:  # of a drawn name: somebody drew it, too, and was faster
+            if draws == 0:
+                raise
+
+
+def _create(
+    engine: Engine,
+    make_spec: MakeSpec,
+    chosen: str,
+    members: dict[str, Any],
+    remove: bool,
+    container_id: str | None,
+) -> Container:
     container_id = container_id or names.new_id()
-    chosen = name or names.unique_name(lambda drawn: is_taken(engine, drawn))
     created = time.time_ns()
     parent = members.get("cgroup_parent") or engine.cgroup_parent
     spec = make_spec(container_id, chosen, f"{parent}/libpod-{container_id}", created)

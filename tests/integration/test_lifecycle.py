@@ -37,6 +37,7 @@ from libpod import (
     WaitTimeout,
     _spawn,
     execfifo,
+    names,
 )
 from libpod.launch import Launch
 
@@ -635,6 +636,20 @@ def test_names_are_drawn(rt: Runtime, box: Spec) -> None:
     containers = [rt.create(box, SLEEP) for _ in range(20)]
     assert len({c.name for c in containers}) == 20
     assert all(c.name.count("_") >= 1 for c in containers)
+
+
+def test_a_name_that_somebody_else_draws_at_the_same_time(
+    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = rt.create(box, SLEEP, name="taken")
+    drawn = iter(["taken", "taken", "free"])
+    monkeypatch.setattr(names, "unique_name", lambda _is_taken: next(drawn))
+    assert rt.create(box, SLEEP).name == "free"
+    monkeypatch.setattr(names, "unique_name", lambda _is_taken: "taken")
+    with pytest.raises(ContainerExists, match=taken.id):
+        rt.create(box, SLEEP)
+    with pytest.raises(ContainerExists, match=taken.id):
+        rt.create(box, SLEEP, name="taken")
 
 
 # --- from an OCI spec ------------------------------------------------------------------------
