@@ -264,15 +264,18 @@ class ContainerConfig(Record):
                 key="config",
                 remedy="remove the container, or restore the database from a copy",
             )
-        annotations = found.get("annotations")
-        self._annotations = dict(annotations) if type(annotations) is dict else {}
+        self._keep_annotations(found)
         return found
+
+    def _keep_annotations(self, spec: dict[str, Any]) -> None:
+        annotations = spec.get("annotations")
+        self._annotations = dict(annotations) if type(annotations) is dict else {}
 
     @property
     def annotations(self) -> Mapping[str, Any]:
         """The spec's.  Raises `BadRecord`."""
         if self._annotations is None:
-            self.spec  # noqa: B018  # keeps them
+            self._keep_annotations(self.spec)
         return self._annotations or {}
 
     @property
