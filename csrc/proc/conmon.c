@@ -6,7 +6,9 @@
  *     options: it is in its cgroups before it forks, so all that it starts is.
  *  2. Our copy of its end of the sync pipe is closed before we wait: an end of
  *     file there means that nobody is left who could answer.  It takes an end of
- *     file on the start pipe for the byte.
+ *     file on the start pipe for the byte: that nobody may be left who would write
+ *     one, what we spawned is killed when the thread that spawned it ends.  The
+ *     monitor, its child, is not.
  *  3. The process that we spawned ends when the monitor has forked away and
  *     has written the pid file.  It may end before or after the answer; it is
  *     ours to reap, the monitor is not.
@@ -19,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,9 +159,28 @@ static int spawn_with_pipes(const struct lp_conmon_request *request, struct lp_j
     fds[spawn.fd_count + 1] = (struct lp_fd_map){.from = start_fd, .to = CONMON_START_FD};
     spawn.fds = fds;
     spawn.fd_count += 2;
+    spawn.flags |= LP_SPAWN_BOUND;
     spawn.joins = joins;
     spawn.join_count = request->cgroup_count;
     return lp_spawn(&spawn, process, err);
+}
+
+/* The kernel leaves a program where it was started and wakes its parent there, too: they
+ * would take turns on one processor while another one idles, for the milliseconds in which
+ * conmon loads.  Only where neither was bound to processors before, so that it is not after. */
+static void move_away(pid_t pid)
+{
+    cpu_set_t others;
+    cpu_set_t all;
+    unsigned cpu;
+
+    if (sched_getaffinity(0, sizeof others, &others) < 0 || getcpu(&cpu, NULL) < 0 ||
+        CPU_COUNT(&others) < 2 || CPU_COUNT(&others) != sysconf(_SC_NPROCESSORS_ONLN))
+        return;
+    CPU_CLR(cpu, &others);
+    memset(&all, 0xff, sizeof all);
+    if (sched_setaffinity(pid, sizeof others, &others) == 0)
+        (void)sched_setaffinity(pid, sizeof all, &all);
 }
 
 static int spawn_in_cgroups(const struct lp_conmon_request *request, int sync_write, int start_read,
@@ -171,8 +193,10 @@ static int spawn_in_cgroups(const struct lp_conmon_request *request, int sync_wr
         return lp_fail(err, LP_ENOMEM, "no memory to start %s", request->spawn.path);
     rc = spawn_with_pipes(request, joins, sync_write, start_read, &c->process, err);
     c->pid = c->process.pid;
-    if (rc == LP_OK)
+    if (rc == LP_OK) {
+        move_away(c->pid);
         enter_others(request, joins, c);
+    }
     close_joins(joins, request->cgroup_count);
     return rc;
 }

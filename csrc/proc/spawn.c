@@ -31,6 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -86,6 +87,7 @@ static const char *const step_names[] = {
 
 struct plan {
     const struct lp_spawn *request;
+    pid_t caller;
     struct lp_fd_map *moves; /* targets ascending; the child parks `from` here */
     size_t move_count;
     int closed_above; /* the highest target */
@@ -218,10 +220,21 @@ static void child_join(const struct lp_spawn *request)
     }
 }
 
+/* The caller may have been killed before the child could ask to hear of it. */
+static int child_bind(pid_t caller)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return -1;
+    errno = ESRCH;
+    return getppid() == caller ? 0 : -1;
+}
+
 static int child_prepare(struct plan *plan)
 {
     const struct lp_spawn *request = plan->request;
 
+    if ((request->flags & LP_SPAWN_BOUND) != 0 && child_bind(plan->caller) < 0)
+        return -1;
     child_join(request);
     plan->step = STEP_SESSION;
     if ((request->flags & LP_SPAWN_SESSION) != 0 && setsid() < 0)
@@ -378,7 +391,7 @@ static int spawn_planned(struct plan *plan, struct lp_process *process, struct l
 
 int lp_spawn(const struct lp_spawn *request, struct lp_process *process, struct lp_error *err)
 {
-    struct plan plan = {.request = request};
+    struct plan plan = {.request = request, .caller = getpid()};
     int rc = plan_moves(&plan, err);
 
     if (rc == LP_OK)

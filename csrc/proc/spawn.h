@@ -30,6 +30,7 @@ enum {
 enum {
     LP_SPAWN_SESSION = 1, /* the child leads a session of its own */
     LP_SPAWN_GROUP = 2,   /* the child leads a process group of its own */
+    LP_SPAWN_BOUND = 4, /* the child is killed when the calling thread ends; its children are not */
 };
 
 struct lp_fd_map {

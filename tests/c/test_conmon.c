@@ -5,6 +5,7 @@
  * is the sync pipe, 4 the start pipe.
  */
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -220,6 +221,38 @@ static void test_the_start_byte_comes_after_the_cgroup(void)
     check_answer(&c, expected);
     CHECK(end(&c) == 0);
     CHECK(unlink(path) == 0 && rmdir(directory) == 0);
+}
+
+static cpu_set_t processors_of_conmon(void)
+{
+    struct lp_conmon c = begin(AWAIT_START "echo go >&3; kill -STOP $$", "", NULL, 0);
+    cpu_set_t found;
+    int status;
+
+    CHECK(lp_conmon_answer(&c, after_ms(20000), NULL) == LP_OK);
+    CHECK(waitpid(c.process.pid, &status, WUNTRACED) == c.process.pid && WIFSTOPPED(status));
+    CHECK(sched_getaffinity(c.process.pid, sizeof found, &found) == 0);
+    CHECK(kill(c.process.pid, SIGKILL) == 0 && end(&c) == -SIGKILL);
+    return found;
+}
+
+/* Where it starts is ours to choose, where it may go on is not. */
+static void test_conmon_is_bound_to_processors_as_its_caller_is(void)
+{
+    cpu_set_t before;
+    cpu_set_t one;
+    cpu_set_t found = processors_of_conmon();
+
+    CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+    CHECK(CPU_EQUAL(&found, &before));
+    CPU_ZERO(&one);
+    for (size_t cpu = 0; CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &before))
+            CPU_SET(cpu, &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+    found = processors_of_conmon();
+    CHECK(CPU_EQUAL(&found, &one));
+    CHECK(sched_setaffinity(0, sizeof before, &before) == 0);
 }
 
 /* Version 1 has "tasks" too, which a task of its own may write without a wait. */
@@ -478,6 +511,7 @@ int main(void)
     CHECK_RUN(test_the_answer_of_a_child);
     CHECK_RUN(test_an_answer_without_end);
     CHECK_RUN(test_the_start_byte_comes_after_the_cgroup);
+    CHECK_RUN(test_conmon_is_bound_to_processors_as_its_caller_is);
     CHECK_RUN(test_a_version_1_cgroup_is_entered_from_inside);
     CHECK_RUN(test_a_cgroup_that_refuses_is_told);
     CHECK_RUN(test_only_the_pipes_and_what_was_asked_for);

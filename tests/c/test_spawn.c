@@ -435,6 +435,48 @@ static void test_session_and_group(void)
     }
 }
 
+/* What a caller leaves that ends at once, in `text`: the words of those that are still there
+ * two tenths of a second after it. */
+static void words_after_caller(unsigned flags, char *text)
+{
+    char *argv[4];
+    struct lp_spawn request = command(
+        script(argv, "(sleep 0.2; echo child) & echo; read line; sleep 0.2; echo itself; wait"));
+    struct lp_fd_map fds[2];
+    struct lp_process process = LP_PROCESS_NONE;
+    struct lp_error err;
+    int words[2];
+    int go[2];
+    pid_t caller;
+
+    request.flags = flags;
+    request.fds = fds;
+    request.fd_count = COUNT(fds);
+    CHECK(pipe2(words, O_CLOEXEC) == 0 && pipe2(go, O_CLOEXEC) == 0);
+    fds[0] = (struct lp_fd_map){.from = go[0], .to = 0};
+    fds[1] = (struct lp_fd_map){.from = words[1], .to = 1};
+    caller = fork();
+    CHECK(caller >= 0);
+    if (caller == 0) /* until the first, empty, line */
+        _exit(lp_spawn(&request, &process, &err) == LP_OK && read(words[0], text, 1) == 1 ? 0 : 1);
+    CHECK(waitpid(caller, &(int){0}, 0) == caller);
+    (void)close(go[0]);
+    (void)close(go[1]);
+    (void)close(words[1]);
+    read_all(words[0], text);
+    (void)close(words[0]);
+}
+
+static void test_a_bound_child_ends_with_its_caller(void)
+{
+    char text[OUTPUT_MAX];
+
+    words_after_caller(0, text);
+    CHECK(strstr(text, "child\n") != NULL && strstr(text, "itself\n") != NULL);
+    words_after_caller(LP_SPAWN_BOUND, text);
+    CHECK(strcmp(text, "child\n") == 0);
+}
+
 /* --- many, and at once --------------------------------------------------------------- */
 
 static void test_a_thousand_spawns_leave_nothing(void)
@@ -758,6 +800,7 @@ int main(void)
     CHECK_RUN(test_no_other_descriptor_leaks);
     CHECK_RUN(test_signals_are_reset);
     CHECK_RUN(test_session_and_group);
+    CHECK_RUN(test_a_bound_child_ends_with_its_caller);
     CHECK_RUN(test_a_thousand_spawns_leave_nothing);
     CHECK_RUN(test_threads_spawn_at_once);
     CHECK_RUN(test_no_handler_of_ours_runs_in_a_child);
