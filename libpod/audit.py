@@ -331,7 +331,9 @@ def _wrong_with(life: Life) -> list[Leak]:
         stored = engine.store.container(record.id)
     except NoSuchStorageContainer:
         stored = None
-    if stored is None or stored.layer_id not in {layer.id for layer in engine.store.layers()}:
+    if stored is None or (
+        stored.layer_id and stored.layer_id not in {layer.id for layer in engine.store.layers()}
+    ):
         what = f"container {record.name} has lost its storage"
         leaks.append(_leak("record", what, None, record.id))
     elif record.name not in stored.names:
@@ -351,7 +353,7 @@ def _end_of(engine: Engine, record: ContainerRecord) -> tuple[str, float | None]
         what = "has lost its monitor" if born is None else "has ended, which nobody has recorded"
     elif state.status is ContainerStatus.STOPPED:
         what, born = "has ended and holds what it was given", finished
-    elif state.status is ContainerStatus.EXITED and Life(engine, record).remove_at_end:
+    elif state.status is ContainerStatus.EXITED and record.config.remove_at_end:
         what, born = "was to be removed at its end", finished
     else:
         return None

@@ -51,6 +51,7 @@ def refresh_once(tmp_dir: str, state: State, store: Store, locks: LockManager) -
 
 def refresh(state: State, store: Store, locks: LockManager) -> None:
     """Nothing runs, nothing is mounted; each object gets its lock and its run directory."""
+    _restore(state, store)
     store.repair()
     state.refresh()
     reach("refresh.reset")
@@ -64,6 +65,16 @@ def refresh(state: State, store: Store, locks: LockManager) -> None:
             _give_lock(locks, pod.id, pod.config.lock_id)
         except (LibpodError, OSError) as error:
             log.error("error refreshing pod %s: %s", pod.id, error)
+
+
+def _restore(state: State, store: Store) -> None:
+    """What the container store kept in the run root, before what it does not know goes."""
+    for container in state.all_containers():
+        try:
+            if container.config.remove_at_end:
+                store.restore_volatile(container.id, container.name)
+        except LibpodError as error:
+            log.error("error restoring container %s: %s", container.id, error)
 
 
 def _refresh_container(

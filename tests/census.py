@@ -46,6 +46,8 @@ SKELETON = frozenset(
     tmp/runc
     tmp/socket tmp/storage tmp/storage/overlay-containers tmp/storage/overlay-layers
     tmp/storage/overlay-layers/mountpoints.json tmp/storage/overlay-layers/mountpoints.lock
+    tmp/storage/overlay-containers/volatile-containers.json
+    tmp/storage/overlay-containers/.libpod-volatile-containers.json
     tmp/storage/overlay-layers/.libpod-mountpoints.json
     """.split()
 )

@@ -17,7 +17,7 @@ from libpod.cli import FAILED, output, say_error
 from libpod.cli.flags import Parser, integer, not_negative, open_runtime
 from libpod.cli.view import ENDED, Stranger, View
 from libpod.errors import ContainerRemoved, InvalidArgument, LibpodError
-from libpod.state.records import ContainerStatus
+from libpod.state.records import AUTOREMOVE, ContainerStatus
 
 if TYPE_CHECKING:
     from libpod.runtime import Runtime
@@ -357,14 +357,11 @@ def _port(port: Mapping[str, Any]) -> str:
     return f"{address}:{shown[0]}->{shown[1]}/{port.get('protocol', 'tcp')}"
 
 
-_AUTOREMOVE = "io.podman.annotations.autoremove"
-
-
 def _is_removed_at_end(view: View) -> bool:
     raw = view.record.stored.config
-    if raw is not None and _AUTOREMOVE.encode() not in raw:
+    if raw is not None and AUTOREMOVE.encode() not in raw:
         return False  # spares the decoding of the spec
-    return bool(view.config.annotations.get(_AUTOREMOVE) == "TRUE")
+    return view.config.remove_at_end
 
 
 # --- all lines --------------------------------------------------------------------

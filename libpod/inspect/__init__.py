@@ -236,7 +236,7 @@ def _graph_driver(
     storage: StorageContainer | None,
     lower: Sequence[str],
 ) -> dict[str, Any]:
-    if storage is None or paths.graph_driver != "overlay":
+    if storage is None or not storage.layer_id or paths.graph_driver != "overlay":
         return {"Name": paths.graph_driver, "Data": None}
     home = f"{paths.graph_root}/overlay"
     layer = f"{home}/{storage.layer_id}"

@@ -45,6 +45,9 @@ __all__ = [
     "reset_volume",
 ]
 
+AUTOREMOVE = "io.podman.annotations.autoremove"
+"""By this annotation podman, too, knows a container that is to go at its end."""
+
 DEFAULT_SHM_SIZE = 65_536_000
 """Bytes of a container's /dev/shm (podman's "65536k")."""
 
@@ -277,6 +280,11 @@ class ContainerConfig(Record):
         if self._annotations is None:
             self._keep_annotations(self.spec)
         return self._annotations or {}
+
+    @property
+    def remove_at_end(self) -> bool:
+        """Whether the container is to go when it has ended.  Raises `BadRecord`."""
+        return bool(self.annotations.get(AUTOREMOVE) == "TRUE")
 
     @property
     def spec_flaw(self) -> str:

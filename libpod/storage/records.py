@@ -15,7 +15,7 @@ class StorageContainer(NamedTuple):
 
     Attributes:
         image_id: "" for a root file system of its own.
-        layer_id: its layer for writing.
+        layer_id: its layer for writing; "" where it has none.
         metadata: what the program that made it wrote about it: for podman's and ours
             a JSON object with image-name, image-id, name and created-at.
         created: nanoseconds since the epoch, None where nobody said.

@@ -26,14 +26,14 @@ class Snapshot(NamedTuple):
     """One version of a table.  It is never changed, so threads share it.
 
     Attributes:
-        texts: a record's JSON by its ID, in the file's order.
-        records: the same records decoded, and those of the volatile files.
+        texts: of each of the table's files, its records' JSON by ID, in their order.
+        records: the same records decoded; of one ID that of the first file.
         names: ID by name.
         used: how often a layer is referred to, by its ID.
         incomplete: IDs of the records that a crash left half made or half removed.
     """
 
-    texts: dict[str, bytes]
+    texts: list[dict[str, bytes]]
     records: dict[str, Members]
     names: dict[str, str]
     used: Counter[str]
@@ -41,45 +41,48 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def of(cls, files: Iterable[tuple[str, bytes]]) -> Snapshot:
-        """What is in the table's file and in the volatile ones: path and content of each.
+        """What is in the table's files: path and content of each.
 
         Raises `CorruptStorage` where one is not an array of records.
         """
-        new = cls({}, {}, {}, Counter(), set())
-        for number, (path, text) in enumerate(files):
+        new = cls([], {}, {}, Counter(), set())
+        for path, text in files:
             texts, records = _parse(path, text)
-            if number == 0:
-                new.texts.update(texts)
+            new.texts.append(texts)
             for key, record in records.items():
                 if key not in new.records:
                     new._add(record)
         return new
 
-    def is_volatile(self, key: str) -> bool:
-        """Whether the record is in a volatile file, which newer versions write."""
-        return key in self.records and key not in self.texts
+    def differing(self, other: Snapshot) -> list[int]:
+        """The files that are not the same in both, of which one was made from the other."""
+        return [at for at, texts in enumerate(self.texts) if texts is not other.texts[at]]
 
-    def encoded(self) -> bytes:
-        """The file's content, without the records of the volatile ones."""
-        texts = [*self.texts.values()] or [b""]
+    def encoded(self, at: int) -> bytes:
+        """The content of a file."""
+        texts = [*self.texts[at].values()] or [b""]
         texts[0] = b"[" + texts[0]
         texts[-1] += b"]"
         return b",".join(texts)  # the only copy of it all
 
-    def put(self, *changed: Members) -> Snapshot:
-        """The version with these records, new or in the place of older ones."""
+    def put(self, *changed: Members, at: int = 0) -> Snapshot:
+        """The version with these records, in the place of older ones or new in one file."""
         new = self._copy()
         for record in changed:
-            new._drop(record["id"])
+            key = record["id"]
+            new._drop(key)
             new._add(record)
-            new.texts[record["id"]] = _encode(record).encode()
+            home = next((n for n, texts in enumerate(new.texts) if key in texts), at)
+            new.texts[home] = {**new.texts[home], key: _encode(record).encode()}
         return new
 
     def without(self, keys: Iterable[str]) -> Snapshot:
         new = self._copy()
         for key in keys:
             new._drop(key)
-            new.texts.pop(key, None)
+            for at, texts in enumerate(new.texts):
+                if key in texts:
+                    new.texts[at] = {other: texts[other] for other in texts if other != key}
         return new
 
     def _copy(self) -> Snapshot:

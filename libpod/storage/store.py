@@ -68,6 +68,9 @@ LOCK_TIMEOUT_S = 60.0
 _ID = re.compile("[0-9a-f]{64}")
 _USERDATA = "userdata"
 
+_VOLATILE = 2
+"""Which of a table's files is the volatile one in `run_root`."""
+
 
 class _Held(NamedTuple):
     """The tables for one change; images.json is locked only where it matters."""
@@ -201,12 +204,20 @@ class Store:
     # --- creation --------------------------------------------------------------------
 
     def create_container(
-        self, container_id: str, name: str, *, image_id: str = "", image_name: str = ""
+        self,
+        container_id: str,
+        name: str,
+        *,
+        image_id: str = "",
+        image_name: str = "",
+        begin: Callable[[], None] = lambda: None,
     ) -> StorageContainer:
         """Makes a container with a new layer, durably, as podman does.
 
         Without an image the layer is empty and stands on nothing; with one it stands
-        on the image's top layer.  Both directories of the container are made.
+        on the image's top layer.  Both directories of the container are made, then
+        `begin` is called, for what takes its time and may go on meanwhile: where it
+        raises, nothing was made.
 
         Raises:
             InvalidArgument: the ID is not 64 hexadecimal digits, or the name has a
@@ -214,10 +225,7 @@ class Store:
             DuplicateName, DuplicateID: another storage container has it.
             NoSuchImage: there is no image with the full ID `image_id`.
         """
-        if not _ID.fullmatch(container_id):
-            raise InvalidArgument(f"{container_id!r} is not 64 hexadecimal digits")
-        if not valid_name(name):
-            raise InvalidArgument(f"{name!r} is not a container's name")
+        _check(container_id, name)
         with (
             translated("cannot create the storage container", container_id),
             self._changing(images=bool(image_id)) as held,
@@ -230,8 +238,45 @@ class Store:
             if parent_id:
                 layer["parent"] = parent_id
             record = new_record(container_id, name, str(layer["id"]), image_id, image_name, now)
-            self._add(held, record, layer)
+            self._add(held, record, layer, begin)
         return container_of(record)
+
+    def create_volatile(
+        self, container_id: str, name: str, *, begin: Callable[[], None] = lambda: None
+    ) -> StorageContainer:
+        """Makes a container that need not outlive a boot, for a root file system of its own:
+        it has no layer, and its record is in `run_root`, so that it costs no sync.
+
+        podman before 4.4 does not see it.  Otherwise as `create_container`.
+        """
+        _check(container_id, name)
+        hold = self._containers.hold()
+        with (
+            translated("cannot create the storage container", container_id),
+            hold.locked(self._patience),
+        ):
+            reach("storage.create.begin")
+            self._refuse_duplicates(hold.snapshot, container_id, name)
+            record = new_record(container_id, name, "", "", "", time.time_ns())
+            with self._directories(hold, container_id):
+                begin()
+                put_in_force((hold, hold.snapshot.put(record, at=_VOLATILE)))
+                reach("storage.create.end")
+        return container_of(record)
+
+    def restore_volatile(self, container_id: str, name: str) -> None:
+        """Puts the record of a volatile container back that is gone after a boot; one that
+        is there stays.  Raises as `create_volatile`."""
+        hold = self._containers.hold()
+        with (
+            translated("cannot restore the storage container", container_id),
+            hold.locked(self._patience),
+        ):
+            containers = hold.snapshot
+            if container_id not in containers.records:
+                self._refuse_name(containers, name)
+                record = new_record(container_id, name, "", "", "", time.time_ns())
+                put_in_force((hold, containers.put(record, at=_VOLATILE)))
 
     def _refuse_duplicates(self, containers: Snapshot, container_id: str, name: str) -> None:
         if container_id in containers.records:
@@ -254,30 +299,38 @@ class Store:
             raise NoSuchImage(f"{self.graph_root} has no image {image_id}")
         return str(image.get("layer") or "")
 
-    def _add(self, held: _Held, record: Members, layer: Members) -> None:
-        container_id, layers = record["id"], held.layers.snapshot
+    def _add(self, held: _Held, record: Members, layer: Members, begin: Callable[[], None]) -> None:
+        layers = held.layers.snapshot
         # As in podman a layer's name goes to whoever has it last: the layer of a
         # container that was renamed still has the old one.
         former = [
             without_name(layers.records[key], name)
             for name in layer["names"]
-            if (key := layers.names.get(name)) in layers.texts
+            if (key := layers.names.get(name)) in layers.records
         ]
-        with ExitStack() as undo:  # from the last to the first
-            undo.callback(forget, held.containers, container_id)
+        with self._directories(held.containers, record["id"]), ExitStack() as undo:
+            begin()
             undo.callback(forget, held.layers, layer["id"])
             undo.callback(self._overlay.remove, layer["id"])
             self._overlay.make(layer["id"], layer.get("parent", ""))
             reach("storage.create.layer-made")
-            for path in (self.container_dir(container_id), self.container_run_dir(container_id)):
-                _make_userdata(path)
-                undo.callback(_remove_empty, os.path.dirname(path))
-                reach("storage.create.directory")
             put_in_force(
                 (held.containers, held.containers.snapshot.put(record)),
                 (held.layers, layers.put(*former, layer)),
             )
             reach("storage.create.end")
+            undo.pop_all()
+
+    @contextmanager
+    def _directories(self, hold: Hold, container_id: str) -> Iterator[None]:
+        """Makes a new container's; where its record does not come about, they go again."""
+        with ExitStack() as undo:  # from the last to the first
+            undo.callback(forget, hold, container_id)
+            for path in (self.container_dir(container_id), self.container_run_dir(container_id)):
+                _make_userdata(path)
+                undo.callback(_remove_empty, os.path.dirname(path))
+                reach("storage.create.directory")
+            yield
             undo.pop_all()
 
     # --- change and removal ------------------------------------------------------------
@@ -306,7 +359,6 @@ class Store:
         ):
             containers = held.containers.snapshot
             known = self._known(containers.records.get(container_id), container_id)
-            self._refuse_volatile(containers, container_id)
             if containers.names.get(name) == container_id:
                 record()
                 return
@@ -323,15 +375,16 @@ class Store:
             NoSuchStorageContainer: there is no such container; it has no directory either.
             LayerMounted: its layer is mounted; nothing was changed.
         """
+        if self._delete_volatile(container_id):
+            return
         with (
             translated("cannot delete the storage container", container_id),
             self._changing(images=True) as held,
         ):
             containers = held.containers.snapshot
-            if container_id not in containers.texts:  # the last attempt may have come so far
+            if container_id not in containers.records:  # the last attempt may have come so far
                 self._remove_directories(container_id)
             record = self._known(containers.records.get(container_id), container_id)
-            self._refuse_volatile(containers, container_id)
             reach("storage.delete.begin")
             layer_id = container_of(record).layer_id
             own_layer = self._is_own_layer(held, layer_id, container_id)
@@ -345,6 +398,24 @@ class Store:
                 put_in_force((held.layers, held.layers.snapshot.without([layer_id])))
             put_in_force((held.containers, containers.without([container_id])))
             reach("storage.delete.end")
+
+    def _delete_volatile(self, container_id: str) -> bool:
+        """Deletes a container that has no layer; False where this is none."""
+        if container_id not in _read(self._containers).texts[_VOLATILE]:
+            return False
+        hold = self._containers.hold()
+        with (
+            translated("cannot delete the storage container", container_id),
+            hold.locked(self._patience),
+        ):
+            record = hold.snapshot.records.get(container_id)
+            if record is None or container_of(record).layer_id:
+                return False
+            reach("storage.delete.begin")
+            self._remove_directories(container_id)
+            put_in_force((hold, hold.snapshot.without([container_id])))
+            reach("storage.delete.end")
+        return True
 
     def _forget_empty(self, held: _Held, layer_id: str, container_id: str) -> bool:
         """Deletes a container whose layer has nothing in it, records first: what a crash
@@ -368,7 +439,7 @@ class Store:
             self._remove_directories(container_id)
             self._clear_layer(layer_id)
         except BaseException as error:
-            if layer_id not in held.layers.snapshot.texts:  # interrupted: nobody knows of it
+            if layer_id not in held.layers.snapshot.records:  # interrupted: nobody knows of it
                 self._remove_directories(container_id)
                 self._clear_layer(layer_id)
             elif isinstance(error, OSError) and error.errno in FULL:
@@ -377,17 +448,9 @@ class Store:
         reach("storage.delete.end")
         return True
 
-    def _refuse_volatile(self, containers: Snapshot, container_id: str) -> None:
-        if containers.is_volatile(container_id):
-            raise Unsupported(
-                f"the storage container {container_id} is a volatile one of a newer podman",
-                container_id=container_id,
-                remedy="have that podman change or remove it",
-            )
-
     def _is_own_layer(self, held: _Held, layer_id: str, container_id: str) -> bool:
         """Whether the layer is there, and nobody but this container needs it."""
-        if layer_id not in held.layers.snapshot.texts:
+        if layer_id not in held.layers.snapshot.records:
             return False
         used = sum(hold.snapshot.used[layer_id] for hold in held)
         if used > 1:
@@ -434,11 +497,8 @@ class Store:
         if layer_id not in self._mounts.read().records:
             return
         hold = self._mounts.hold()
-        try:
-            hold.take(self._patience)
+        with hold.locked(self._patience):
             hold.replace(hold.snapshot.without([layer_id]))
-        finally:
-            hold.release()
 
     def _remove_directories(self, container_id: str) -> None:
         for path in (self.container_dir(container_id), self.container_run_dir(container_id)):
@@ -532,8 +592,7 @@ class Store:
                 (held.containers, shared),
             ):
                 if hold is not None:
-                    taken.callback(hold.release)
-                    hold.take(self._patience, alike)
+                    taken.enter_context(hold.locked(self._patience, alike))
             if not shared and held.layers.snapshot.incomplete:
                 self._finish_incomplete(held.layers)
             yield held
@@ -542,8 +601,6 @@ class Store:
         layers = hold.snapshot
         finished = []
         for layer_id in layers.incomplete:
-            if layers.is_volatile(layer_id):
-                continue
             try:
                 self._clear_layer(layer_id)
                 finished.append(layer_id)
@@ -556,6 +613,13 @@ class Store:
 def _read(table: Table) -> Snapshot:
     with translated(f"cannot read {table.path}"):
         return table.read()
+
+
+def _check(container_id: str, name: str) -> None:
+    if not _ID.fullmatch(container_id):
+        raise InvalidArgument(f"{container_id!r} is not 64 hexadecimal digits")
+    if not valid_name(name):
+        raise InvalidArgument(f"{name!r} is not a container's name")
 
 
 # --- directories -----------------------------------------------------------------------------

@@ -7,8 +7,11 @@ it, puts that in its place, and writes a fresh token of 64 bytes into the lock
 file, by which long-lived processes see that they must read again.  The token is
 first: whoever dies between the two leaves a token too many, not one too few.
 
+A table may have more than one file: newer versions of containers/storage, and we, keep
+in the volatile ones what need not outlive a boot.  They share lock and token.
+
 1. What we keep of a record of others is its text: it is written back byte by byte.
-2. The file and the spare beside it change places, so that a version costs neither a
+2. A file and the spare beside it change places, so that a version costs neither a
    new file nor its blocks.  The spare is written to only when it is on the disk that
    another file is in force: else a power cut could bring it back, half written.
 3. Whoever reads without the lock may have opened a file that is the spare by now,
@@ -27,7 +30,8 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from libpod import _sysface
 from libpod._sys import ffi, lib
@@ -47,29 +51,95 @@ _FileIdentity = tuple[int, int, int] | None
 _Identity = tuple[bytes, list[_FileIdentity]]
 
 
-class Table:
-    """The file `stem`.json in a directory, the volatile files beside it, and its lock."""
+class _File:
+    """One of a table's files, and the spare that it changes places with.
 
-    __slots__ = ("_asked", "_durable", "_idle", "_kept", "directory", "lock_path", "path",
-                 "paths", "spare_path", "stem")  # fmt: skip
+    Attributes:
+        durable: the token of a version that we know to be in force on the disk.
+    """
+
+    __slots__ = ("directory", "durable", "path", "spare_path")
+
+    def __init__(self, directory: str, name: str) -> None:
+        self.directory = directory
+        self.path = f"{directory}/{name}.json"
+        self.spare_path = f"{directory}/.libpod-{name}.json"
+        self.durable: bytes | None = None
+
+    def write(self, data: bytes, former: _Identity) -> None:
+        """Writes what will follow the version `former` into the spare, durably."""
+        fd = -1
+        try:
+            fd, size = self._open_spare(former)
+            _write_all(fd, data)
+            if size > len(data):
+                os.ftruncate(fd, len(data))
+            os.fdatasync(fd)
+        except OSError as error:
+            error.filename = self.spare_path  # which a failed write does not tell
+            raise
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _open_spare(self, former: _Identity) -> tuple[int, int]:
+        """The spare, to be written to, and its size; a new one where there is none that is
+        ours alone: a backup may be another name of the same file."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(self.spare_path, flags)
+        except FileNotFoundError:
+            return os.open(self.spare_path, flags | os.O_CREAT | os.O_EXCL, 0o600), 0
+        status = os.fstat(fd)
+        if stat.S_IMODE(status.st_mode) == 0o600 and status.st_nlink == 1:
+            if former[0] != self.durable:
+                self.sync(former)
+            return fd, status.st_size
+        os.close(fd)
+        self.drop()
+        return os.open(self.spare_path, flags | os.O_CREAT | os.O_EXCL, 0o600), 0
+
+    def drop(self) -> None:
+        """Removes the spare."""
+        try:
+            os.unlink(self.spare_path)
+        except FileNotFoundError:
+            pass
+
+    def sync(self, identity: _Identity) -> None:
+        """Makes the names in the directory durable while this version is in force."""
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.durable = identity[0]
+
+
+class Table:
+    """The file `stem`.json in a directory, the volatile files beside it, and its lock.
+
+    Attributes:
+        files: `path` first.
+    """
+
+    __slots__ = ("_asked", "_idle", "_kept", "directory", "files", "lock_path", "path",
+                 "stem")  # fmt: skip
 
     def __init__(self, directory: str, stem: str, volatile_dirs: Iterable[str] = ()) -> None:
         """Args:
         directory: where the file and its lock are.
         stem: the file's name without its ending.
-        volatile_dirs: where newer versions keep what need not outlive a boot.
+        volatile_dirs: where the volatile files are.
         """
         self.directory = directory
         self.stem = stem
         self.path = f"{directory}/{stem}.json"
         self.lock_path = f"{directory}/{stem}.lock"
-        self.spare_path = f"{directory}/.libpod-{stem}.json"
-        """Where a version is written before it comes into force, and one that was lies."""
-        self.paths = (self.path, *(f"{place}/volatile-{stem}.json" for place in volatile_dirs))
+        volatile = (_File(place, f"volatile-{stem}") for place in volatile_dirs)
+        self.files = (_File(directory, stem), *volatile)
         self._kept: tuple[_Identity, Snapshot] | None = None
         self._asked: _Identity | None = None
-        self._durable: bytes | None = None
-        """The token of a version that we know to be in force on the disk."""
         self._idle: list[RecordLock] = []  # one; more where threads gave theirs back at once
 
     def read(self) -> Snapshot:
@@ -84,9 +154,12 @@ class Table:
         if kept is not None and kept[0] == identity:
             return kept[1]
         identity, texts = self._texts()
-        snapshot = Snapshot.of(zip(self.paths, texts, strict=True))
+        snapshot = self._snapshot(texts)
         self._kept = identity, snapshot
         return snapshot
+
+    def _snapshot(self, texts: Iterable[bytes]) -> Snapshot:
+        return Snapshot.of(zip((file.path for file in self.files), texts, strict=True))
 
     def find(self, key: str) -> Members | None:
         """One record of the last version, or None.  Raises as `read()`.
@@ -107,7 +180,7 @@ class Table:
         when no version came into force in the microseconds of a reading."""
         while True:
             before = self._identity()
-            texts = [_content(path) for path in self.paths]
+            texts = [_content(file.path) for file in self.files]
             if self._identity() == before:
                 return before, texts
 
@@ -150,70 +223,25 @@ class Table:
         identity = os.pread(fd, TOKEN_BYTES, 0), self._files()
         kept = self._kept
         if kept is None or kept[0] != identity:
-            texts = map(_content, self.paths)
-            self._kept = kept = identity, Snapshot.of(zip(self.paths, texts, strict=True))
+            texts = (_content(file.path) for file in self.files)
+            self._kept = kept = identity, self._snapshot(texts)
         return kept
 
-    def write(self, data: bytes, former: _Identity) -> None:
-        """Writes what will follow the version `former` into the spare, durably."""
-        fd = -1
-        try:
-            fd, size = self._open_spare(former)
-            _write_all(fd, data)
-            if size > len(data):
-                os.ftruncate(fd, len(data))
-            reach(f"storage.{self.stem}.written")
-            os.fdatasync(fd)
-        except OSError as error:
-            error.filename = self.spare_path  # which a failed write does not tell
-            raise
-        finally:
-            if fd >= 0:
-                os.close(fd)
-
-    def _open_spare(self, former: _Identity) -> tuple[int, int]:
-        """The spare, to be written to, and its size; a new one where there is none that is
-        ours alone: a backup may be another name of the same file."""
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = os.open(self.spare_path, flags)
-        except FileNotFoundError:
-            return os.open(self.spare_path, flags | os.O_CREAT | os.O_EXCL, 0o600), 0
-        status = os.fstat(fd)
-        if stat.S_IMODE(status.st_mode) == 0o600 and status.st_nlink == 1:
-            if former[0] != self._durable:
-                self.sync(former)
-            return fd, status.st_size
-        os.close(fd)
-        self.drop()
-        return os.open(self.spare_path, flags | os.O_CREAT | os.O_EXCL, 0o600), 0
-
-    def swap_in(self, snapshot: Snapshot, fd: int, former: _Identity) -> _Identity:
-        """Puts the spare, which has `snapshot`, in force after the version `former`."""
+    def swap_in(
+        self, snapshot: Snapshot, changed: Iterable[int], fd: int, former: _Identity
+    ) -> _Identity:
+        """Puts the spares of the changed files, which have `snapshot`, in force after the
+        version `former`."""
         reach(f"storage.{self.stem}.prepared")
-        token = _new_token()
+        token, files = _new_token(), former[1].copy()
         os.pwrite(fd, token, 0)
         reach(f"storage.{self.stem}.touched")
-        _swap(self.spare_path, self.path)
-        identity = token, [_file_identity(self.path), *former[1][1:]]
-        self._kept = identity, snapshot
-        return identity
-
-    def drop(self) -> None:
-        """Removes the spare."""
-        try:
-            os.unlink(self.spare_path)
-        except FileNotFoundError:
-            pass
-
-    def sync(self, identity: _Identity) -> None:
-        """Makes the names in the directory durable while this version is in force."""
-        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        self._durable = identity[0]
+        for at in changed:
+            file = self.files[at]
+            _swap(file.spare_path, file.path)
+            files[at] = _file_identity(file.path)
+        self._kept = (token, files), snapshot
+        return token, files
 
     # --- what it is --------------------------------------------------------------------
 
@@ -229,22 +257,22 @@ class Table:
             os.close(fd)
 
     def _files(self) -> list[_FileIdentity]:
-        return [_file_identity(path) for path in self.paths]
+        return [_file_identity(file.path) for file in self.files]
 
 
 class Hold:
     """A table for one who locks it, until he releases it: then this is of no use any more."""
 
-    __slots__ = ("_lock", "_prepared", "_seen", "table")
+    __slots__ = ("_changed", "_lock", "_prepared", "_seen", "table")
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._lock: RecordLock | None = None
         self._seen: tuple[_Identity, Snapshot] | None = None
         self._prepared: Snapshot | None = None
+        self._changed: list[int] = []
 
-    def take(self, timeout: float, shared: bool = False) -> None:
-        """Takes the lock.  Raises as `RecordLock.lock()`; `release()` is due in any case."""
+    def _take(self, timeout: float, shared: bool) -> None:
         self._lock = self.table.kept()
         if self._lock is not None:
             try:
@@ -255,16 +283,31 @@ class Hold:
         self._lock = RecordLock(self.table.lock_path, _LOCK_MODE)
         self._lock.lock(timeout, shared)
 
-    def release(self) -> None:
-        """Gives the lock back, wherever taking it was interrupted."""
-        lock, self._lock = self._lock, None
+    @contextmanager
+    def locked(self, timeout: float, shared: bool = False) -> Iterator[None]:
+        """Holds the lock.  Raises as `RecordLock.lock()`."""
+        try:
+            self._take(timeout, shared)
+            yield
+        finally:
+            try:
+                self._release()
+            except BaseException:  # interrupted here, too: nobody could take it again
+                self._release()
+                raise
+
+    def _release(self) -> None:
+        """Gives the lock back, wherever taking it or giving it back was interrupted."""
+        lock = self._lock
         if lock is None:
             return
         try:
             lock.unlock()
         except LibpodError:  # it is not ours: taking it failed, or this is a forked child
             lock.close()
+            self._lock = None
         else:
+            self._lock = None
             self.table.keep(lock)
 
     @property
@@ -288,14 +331,17 @@ class Hold:
         if self._seen is None:
             raise InternalError(f"{self.table.path} was not read before it was changed")
         self._prepared = snapshot
-        self.table.write(snapshot.encoded(), self._seen[0])
+        self._changed = snapshot.differing(self._seen[1])
+        for at in self._changed:
+            self.table.files[at].write(snapshot.encoded(at), self._seen[0])
+            reach(f"storage.{self.table.stem}.written")
 
     def commit(self) -> None:
         """Puts in force what was prepared."""
         if self._seen is None or self._prepared is None:
             raise InternalError(f"no version of {self.table.path} was prepared")
         former, self._seen = self._seen, None  # what is cut short is read again
-        identity = self.table.swap_in(self._prepared, self._fd, former[0])
+        identity = self.table.swap_in(self._prepared, self._changed, self._fd, former[0])
         self._seen, self._prepared = (identity, self._prepared), None
         reach(f"storage.{self.table.stem}.swapped")
 
@@ -303,7 +349,8 @@ class Hold:
         """Removes what was prepared and is not in force."""
         if self._prepared is not None:
             self._prepared = None
-            self.table.drop()
+            for at in self._changed:
+                self.table.files[at].drop()
 
     def replace(self, snapshot: Snapshot) -> None:
         """Puts a version in force; it outlives a power cut after `sync()`."""
@@ -315,8 +362,9 @@ class Hold:
 
     def sync(self) -> None:
         """Has what is in force outlive a power cut."""
-        if self._seen is not None:
-            self.table.sync(self._seen[0])
+        for at in self._changed:
+            if self._seen is not None:
+                self.table.files[at].sync(self._seen[0])
 
 
 def put_in_force(
@@ -343,7 +391,7 @@ def put_in_force(
 
 def forget(hold: Hold, key: str) -> None:
     """Takes a record that came into force out again."""
-    if key in hold.snapshot.texts:
+    if key in hold.snapshot.records:
         hold.replace(hold.snapshot.without([key]))
 
 

@@ -65,12 +65,12 @@ def find_unowned(
 
 def _records(layers: Snapshot, images: Snapshot, containers: Snapshot) -> Iterator[Unowned]:
     owned = images.used | containers.used | layers.used
-    for key in layers.texts:
+    for key in layers.records:
         if key not in owned or key in layers.incomplete:
             yield Unowned("layer", key, layer_of(layers.records[key]).created or 0)
-    for key in containers.texts:
+    for key in containers.records:
         container = container_of(containers.records[key])
-        if container.layer_id not in layers.records:
+        if container.layer_id and container.layer_id not in layers.records:
             yield Unowned("container", key, container.created or 0)
 
 

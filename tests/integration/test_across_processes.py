@@ -656,6 +656,7 @@ def test_a_reboot(
 ) -> None:
     rt = Runtime(**options)
     configured = rt.create(box, SLEEP)
+    once = rt.create(box, SLEEP, name="once", remove=True)
     initialized = rt.create(box, SLEEP)
     initialized.init()
     running = rt.start(box, SLEEP, shm_private=False)
@@ -669,6 +670,7 @@ def test_a_reboot(
     reboot(rt)
     expected = {
         configured.id: (Status.CONFIGURED, 0),
+        once.id: (Status.CONFIGURED, 0),
         initialized.id: (Status.CONFIGURED, 0),
         running.id: (Status.CONFIGURED, 0),
         detached.id: (Status.CONFIGURED, 0),
@@ -679,6 +681,8 @@ def test_a_reboot(
         found = rt.get_all_containers()
         assert {c.id: (c.state.status, c.state.exit_code) for c in found} == expected
         assert all(c.state.pid == 0 for c in found)
+        assert rt.audit() == []
+        assert rt.store.container(once.id).name == "once"
         for c in found:
             c.start()
             assert c.state.status is (Status.RUNNING if c.id != exited.id else c.state.status)
