@@ -258,7 +258,8 @@ class Container(ContainerFacts):
         with self._locked():
             if not self._is(Status.PAUSED):
                 self._refuse(f"container {self.id} is not paused, can't unpause")
-            self._life.unpause()
+            if not self._life.unpause(self._life.running()):
+                self._refuse(f"container {self.id} has ended just now")
 
     def cleanup(self) -> None:
         """Gives back what an ended container still holds; once more is no error.
@@ -273,7 +274,7 @@ class Container(ContainerFacts):
             before = self._life.status
             detached = self._life.is_detached()
             if before is Status.PAUSED:
-                self._life.unpause()
+                self._life.unpause(self._life.running())
             if before in (Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPING):
                 grace = 0 if before is Status.CREATED else self._stop_timeout
                 self._life.end(self._life.watched(), grace, self._stop_signal)
@@ -414,6 +415,14 @@ class Container(ContainerFacts):
     def take_over(self) -> None:
         """Looks after it from now on, in place of a process that died."""
         self._life.take_over()
+
+    def begin(self, spec: dict[str, Any], detach: bool) -> None:
+        """Has its monitor load while it is being made; `start` is next."""
+        self._life.begin(spec, detach)
+
+    def abandon_begun(self) -> None:
+        """Undoes `begin`, where nothing else will."""
+        self._life.abandon_begun()
 
     def attend(self) -> None:
         """Says that the caller waits for the exit and then clears up itself, so that no

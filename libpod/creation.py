@@ -13,17 +13,17 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from libpod import assemble, names
 from libpod.container import STOP_TIMEOUT, Container
 from libpod.errors import ContainerExists, LibpodError, NoSuchContainer, NoSuchPod, SystemCallError
 from libpod.failpoint import reach
-from libpod.life import AUTOREMOVE
 from libpod.locks import FLOCK
 from libpod.settings import RUNTIME_PATH
 from libpod.state.handles import ContainerRecord
-from libpod.state.records import ContainerConfig, ContainerState, ContainerStatus
+from libpod.state.records import AUTOREMOVE, ContainerConfig, ContainerState, ContainerStatus
 from libpod.storage.errors import DuplicateName, NoSuchStorageContainer
 
 if TYPE_CHECKING:
@@ -46,11 +46,14 @@ def create(
     *,
     remove: bool = False,
     container_id: str | None = None,
+    detach: bool | None = None,
 ) -> Container:
     """A configured container.
 
     `members` are those of `ContainerConfig` that were asked for; `remove` has it go
-    at its end.  The ID is drawn where it is None.
+    at its end.  The ID is drawn where it is None.  A caller who will start the container
+    at once, attached or not, says so by `detach`: its monitor is started along, and it
+    stays claimed.
 
     Raises `InvalidArgument`, `ContainerExists` (the name is taken), `BadRecord` (a
     spec that podman could not live with), `LocksExhausted`, `SystemCallError`.
@@ -62,7 +65,7 @@ def create(
         chosen = name or names.unique_name(lambda drawn: is_taken(engine, drawn))
         draws -= 1
         try:
-            return _create(engine, make_spec, chosen, members, remove, container_id)
+            return _create(engine, make_spec, chosen, members, remove, container_id, detach)
         except ContainerExists:  # of a drawn name: somebody drew it, too, and was faster
             if draws == 0:
                 raise
@@ -75,6 +78,7 @@ def _create(
     members: dict[str, Any],
     remove: bool,
     container_id: str | None,
+    detach: bool | None,
 ) -> Container:
     container_id = container_id or names.new_id()
     created = time.time_ns()
@@ -106,7 +110,8 @@ def _create(
     }
     config = ContainerConfig(spec, **chosen_members)
     assemble.check(config, spec)
-    return _register(engine, config, run_dir)
+    begin = None if detach is None else (lambda made: made.begin(spec, detach))
+    return _register(engine, config, run_dir, begin)
 
 
 def _runtime_name(engine: Engine) -> str:
@@ -137,34 +142,41 @@ def _complete(spec: dict[str, Any], remove: bool) -> None:
     annotations[AUTOREMOVE] = "TRUE" if remove else "FALSE"
 
 
-def _register(engine: Engine, config: ContainerConfig, run_dir: str) -> Container:
+def _register(
+    engine: Engine,
+    config: ContainerConfig,
+    run_dir: str,
+    begin: Callable[[Container], None] | None,
+) -> Container:
     """An interrupt may come at any moment, so what was made is undone by its name; nobody
     else knows the ID yet."""
-    lock_id, lock, record = 0, None, None
+    lock_id, lock, made = 0, None, None
     try:
         engine.owners.claim(config.id)
         reach("create.claimed")
         lock_id, lock = engine.locks.allocate(config.id)
         reach("create.locked")
-        _make_storage(engine, config)
-        reach("create.stored")
         state = ContainerState(status=ContainerStatus.CONFIGURED, run_dir=run_dir)
         record = ContainerRecord.new(config.but(lock_id=lock_id), state)
+        made = Container(engine, record, lock)
+        _make_storage(engine, config, (lambda: None) if begin is None else partial(begin, made))
+        reach("create.stored")
         engine.state.add_container(record)
         reach("create.recorded")
-        engine.owners.disclaim(config.id)
-        return Container(engine, record, lock)
+        if begin is None:
+            engine.owners.disclaim(config.id)
+        return made
     except BaseException as error:
         if isinstance(error, LibpodError):
             error.phase = error.phase or "prepare"
         with engine.reserve.freed():
-            _undo(engine, config.id, lock_id, lock, record)
+            _undo(engine, config.id, lock_id, lock, made)
         raise
 
 
-def _make_storage(engine: Engine, config: ContainerConfig) -> None:
+def _make_storage(engine: Engine, config: ContainerConfig, begin: Callable[[], None]) -> None:
     try:
-        _store(engine, config)
+        _store(engine, config, begin)
     except DuplicateName as error:
         raise ContainerExists(
             f'the container name "{config.name}" is in use by {error.container_id}',
@@ -182,16 +194,20 @@ def _make_storage(engine: Engine, config: ContainerConfig) -> None:
         ) from error
 
 
-def _store(engine: Engine, config: ContainerConfig) -> None:
+def _store(engine: Engine, config: ContainerConfig, begin: Callable[[], None]) -> None:
     """A name that only a creation which was killed has left is free."""
+    # What goes at its end need not outlive a boot; where podman works on the same
+    # store it must see the name.
+    volatile = config.remove_at_end and not engine.config.share
+    make = engine.store.create_volatile if volatile else engine.store.create_container
     try:
-        engine.store.create_container(config.id, config.name)
+        make(config.id, config.name, begin=begin)
     except DuplicateName as error:
         from libpod import audit
 
         if not audit.clear(engine, error.container_id or ""):
             raise
-        engine.store.create_container(config.id, config.name)
+        make(config.id, config.name, begin=begin)
 
 
 def _undo(
@@ -199,11 +215,12 @@ def _undo(
     container_id: str,
     lock_id: int,
     lock: ObjectLock | None,
-    record: ContainerRecord | None,
+    made: Container | None,
 ) -> None:
-    if record is not None:
+    if made is not None:
+        made.abandon_begun()
         with suppress(LibpodError):
-            engine.state.remove_container(record)
+            engine.state.remove_container(made.record)
     with suppress(NoSuchStorageContainer):
         engine.store.delete_container(container_id)
     if lock is not None:  # the error's traceback may keep it for long

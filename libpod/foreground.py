@@ -94,12 +94,11 @@ def run(
     phases: dict[str, float],
 ) -> Result:
     """Runs a configured container to its end and removes it; where this raises, that is
-    left to the caller."""
+    left to the caller, who has had the arguments checked."""
     clock = _Phases()
     clock.seconds = phases
     capture = _Capture(output_limit)
     container.attend()
-    _check(data, timeout, grace)
     with container.start_and_attach(on_created=lambda: clock.mark("create")) as connection:
         clock.mark("start")
         ending = _Ending(container, timeout, grace)
@@ -124,7 +123,7 @@ def run(
     )
 
 
-def _check(data: object, timeout: object, grace: object) -> None:
+def check(data: object, timeout: object, grace: object) -> None:
     """Refuses what would fail in the middle, or end a job in a way that nobody meant."""
     if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
         raise InvalidArgument(f"input: must be bytes, not {type(data).__name__}")

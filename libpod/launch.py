@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from libpod import _spawn, attach, execfifo
 from libpod.cgroup import Usage
+from libpod.conmon import Creation
 from libpod.errors import Closed, LibpodError, SystemCallError
 from libpod.exits import LOST, Exit
 from libpod.failpoint import reach
@@ -57,7 +58,7 @@ class Launch:
         self.pid = 0
         self.ended = threading.Event()
         self.exit: Exit | None = None
-        self._created_here = False
+        self._creation: Creation | None = None
         self._plain = False  # start and delete take nothing that only the runtime can do
         self._own_pids = False  # in a PID namespace of its own none outlives the first process
         self._stub = ""
@@ -108,6 +109,16 @@ class Launch:
         """Whether somebody is there who will write the exit file."""
         return self._monitor is not None and not self._monitor.ended()
 
+    def begin(self) -> Creation:
+        """Starts the monitor, which loads until `create`."""
+        creation = self._creation = Creation(self.oci, self.bundle)
+        reach("init.spawned")
+        return creation
+
+    def waits(self) -> bool:
+        """Whether it has begun and can go on."""
+        return self._creation is not None and self._creation.waits()
+
     def create(
         self, command: str, make_spec: Callable[[], Mapping[str, Any]], on_exit: Callable[[], None]
     ) -> None:
@@ -117,10 +128,8 @@ class Launch:
         `make_spec` is called, and config.json written, while the monitor loads; `command`
         is what errors name where the OCI runtime's own do not.
         """
-        self._created_here = True
-        created = self.oci.create(
-            self.bundle, command=command, prepare=lambda: self._prepare(make_spec())
-        )
+        creation = self._creation or self.begin()
+        created = creation.finish(lambda: self._prepare(make_spec()), command)
         self.pid = created.pid
         self._monitor = created.monitor
         self._init = self._open_init(created.pid)
@@ -171,6 +180,8 @@ class Launch:
         may come at any moment, so this goes by what lies on disk and what runs."""
         bundle = self.bundle
         self._unwatch()  # nobody asks how it ends
+        if self._creation is not None:
+            self._creation.give_up()
         state_dir = self.oci.state_dir(bundle.container_id)
         if any(
             map(os.path.exists, (bundle.conmon_pid_file, state_dir))
@@ -183,6 +194,8 @@ class Launch:
     def close(self) -> None:
         """Gives back what this process holds of it; whoever still waits for it is woken."""
         self._unwatch()
+        if self._creation is not None:
+            self._creation.give_up()
         self.ended.set()
         init, self._init = self._init, None
         monitor, self._monitor = self._monitor, None
@@ -338,7 +351,7 @@ class Launch:
     def _end_monitor(self) -> None:
         """A monitor with an exit command waits for that, which may wait for us."""
         monitor = self._monitor
-        if monitor is None or not self._created_here or self.bundle.exit_command:
+        if monitor is None or self._creation is None or self.bundle.exit_command:
             return
         if not monitor.ended(MONITOR_TIMEOUT):
             self.kill_monitor()

@@ -21,7 +21,7 @@ import logging
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libpod import assemble
 from libpod.cgroup import Usage
@@ -56,8 +56,6 @@ log = logging.getLogger("libpod.life")
 KILL_TIMEOUT = 10.0
 """Seconds in which a container must have ended after SIGKILL."""
 
-AUTOREMOVE = "io.podman.annotations.autoremove"
-
 LIVE = frozenset(
     (
         ContainerStatus.CREATED,
@@ -67,6 +65,13 @@ LIVE = frozenset(
     )
 )
 """There is a first process, or was until a moment ago."""
+
+
+class _Begun(NamedTuple):
+    """A launch whose monitor loads, and the spec for it, which may be changed."""
+
+    launch: Launch
+    spec: dict[str, Any]
 
 
 class Life(Guard):
@@ -87,6 +92,7 @@ class Life(Guard):
         self.usage = Usage()
         self.attended = False
         self.console_size: tuple[int, int] | None = None
+        self._begun: _Begun | None = None
         self._owned = False
         self._to_disclaim = False
 
@@ -202,8 +208,8 @@ class Life(Guard):
 
     @property
     def remove_at_end(self) -> bool:
-        """Whether it is to go when it has ended; podman, too, knows it by this annotation."""
-        return bool(self.record.config.annotations.get(AUTOREMOVE) == "TRUE")
+        """Whether it is to go when it has ended."""
+        return self.record.config.remove_at_end
 
     def is_detached(self) -> bool:
         """Whether it runs and no process looks after it."""
@@ -252,20 +258,35 @@ class Life(Guard):
         launch.watch(self._on_exit)
         return launch
 
+    def begin(self, spec: dict[str, Any], detached: bool) -> None:
+        """Starts the monitor of one that is being made and will be started at once, by this
+        object and with the claim kept: it loads until `init`.
+
+        `spec` is the recorded one, for this object to change.
+        """
+        self._begun = _Begun(self._new_launch(spec, detached), spec)
+        self._begun.launch.begin()
+
+    def abandon_begun(self) -> None:
+        """Ends and removes what `begin` has left, however far it came."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.launch.abandon()
+
+    def _new_launch(self, spec: dict[str, Any], detached: bool) -> Launch:
+        terminal = bool(spec["process"].get("terminal"))
+        # A log that goes with its container at its end need not outlive a power cut.
+        bundle = self.bundle(terminal, detached, sync_log=not self.remove_at_end)
+        return Launch(self.engine, bundle, self.oci)
+
     def init(self, detached: bool, save: bool = True) -> None:
         """Has the OCI runtime create it; a caller who starts it before he gives the lock
         back need not `save` it."""
-        self._check_whole()
-        spec = self.record.config.spec
-        terminal = bool(spec["process"].get("terminal"))
+        launched, spec = self._take_begun(detached) or self._prepared(detached)
         if self.console_size:
             size = dict(zip(("height", "width"), self.console_size, strict=True))
             spec["process"]["consoleSize"] = size
-        self.clear_unfinished()
         reach("init.cleared")
-        # A log that goes with its container at its end need not outlive a power cut.
-        bundle = self.bundle(terminal, detached, sync_log=not self.remove_at_end)
-        launched = Launch(self.engine, bundle, self.oci)
         before = self.record.state.but()
         try:
             self.engine.owners.claim(self.id)
@@ -286,6 +307,31 @@ class Life(Guard):
             with self.engine.reserve.freed():
                 self._undo_init(launched, before)
             raise
+
+    def _take_begun(self, detached: bool) -> _Begun | None:
+        """What has begun, where it is of use: others may have started or renamed the
+        container meanwhile."""
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return None
+        wanted = self._new_launch(begun.spec, detached).bundle
+        fresh = self.status is ContainerStatus.CONFIGURED and begun.launch.bundle == wanted
+        if fresh and begun.launch.waits():
+            return begun
+        begun.launch.close()
+        return None
+
+    def _drop_begun(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.launch.close()
+
+    def _prepared(self, detached: bool) -> _Begun:
+        """The same for a container of any age; nothing has begun."""
+        self._check_whole()
+        self.clear_unfinished()
+        spec = self.record.config.spec
+        return _Begun(self._new_launch(spec, detached), spec)
 
     def _check_whole(self) -> None:
         """A removal that was cut short has left a record and little else."""
@@ -385,12 +431,19 @@ class Life(Guard):
         reach("pause.saved")
         return True
 
-    def unpause(self) -> None:
-        self.oci.resume(self.id)
+    def unpause(self, launched: Launch) -> bool:
+        """Thaws it; False where it has ended just now, as a process may while it is frozen."""
+        try:
+            self.oci.resume(self.id)
+        except OCIRuntimeFailed:
+            if launched.has_process():
+                raise
+            return False
         reach("unpause.resumed")
         self.record.state.status = ContainerStatus.RUNNING
         self.save()
         reach("unpause.saved")
+        return True
 
     # --- its end -----------------------------------------------------------------------
 
@@ -440,6 +493,7 @@ class Life(Guard):
         launched, self.launch = self.launch, None
         if launched is not None:
             launched.close()
+        self._drop_begun()
         self._owned = False
         if disclaim:
             self.engine.owners.disclaim(self.id)
@@ -524,7 +578,9 @@ class Life(Guard):
                 self._lock.free()
 
     def clear_unfinished(self) -> None:
-        """Ends what an `init` that was cut short has left; none may be going on."""
+        """Ends what an `init` that was cut short, or never came, has left; none may be going
+        on."""
+        self._drop_begun()
         launched = Launch(self.engine, self.bundle(), self.oci)
         launched.clear_unfinished(self.engine.owners.orphaned(self.id))
 

@@ -4,47 +4,33 @@
 from __future__ import annotations
 
 import copy
-import errno
 import json
 import logging
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
-from libpod import _spawn, execfifo
+from libpod import execfifo
 from libpod.cgroup import Cgroups
 from libpod.errors import (
     CommandNotExecutable,
     CommandNotFound,
-    ConmonFailed,
-    ConmonGarbage,
     CreateFailed,
-    CreateTimeout,
     InternalError,
     InvalidArgument,
     LibpodError,
     OCIRuntimeFailed,
-    SystemCallError,
     Unsupported,
-    WaitTimeout,
 )
-from libpod.failpoint import reach
 from libpod.host import Host, ToolResult
 
 log = logging.getLogger("libpod.oci")
 
-CREATE_TIMEOUT = 240.0
-"""Seconds that a container's creation may take (the original's ContainerCreateTimeout)."""
-
 TOOL_TIMEOUT = 60.0
 """Seconds that any other command of the OCI runtime may take."""
-
-FORK_TIMEOUT = 30.0
-"""Seconds from conmon's answer to the end of the process that we spawned, which the
-monitor has forked away from."""
 
 ABANDON_TIMEOUT = 10.0
 """Seconds for each step of clearing up after a creation that failed."""
@@ -79,13 +65,6 @@ class Bundle(NamedTuple):
     def marks(self) -> tuple[str, str]:
         """Arguments by which this container's monitor is known among all processes."""
         return self.container_id, self.directory
-
-
-class Created(NamedTuple):
-    """A container that waits to be started."""
-
-    pid: int
-    monitor: _spawn.Process
 
 
 def find_binary(what: str, paths: Sequence[str]) -> str:
@@ -149,8 +128,10 @@ class OCIRuntime:
 
     Attributes:
         path, name: the runtime's binary.
+        root: where it keeps its containers' state.
         is_plain: whether it is crun or runc itself, whose start is understood.
-        conmon_path: the monitor's binary.
+        conmon_path, conmon_env: the monitor's binary and its whole environment.
+        exit_dir, socket_dir, no_pivot_root: what the monitor is told.
     """
 
     def __init__(
@@ -171,13 +152,13 @@ class OCIRuntime:
         self.is_plain = execfifo.is_understood(path)
         self.conmon_path = conmon_path
         self.exit_dir = f"{tmp_dir}/exits"
-        self._socket_dir = f"{tmp_dir}/socket"
+        self.socket_dir = f"{tmp_dir}/socket"
         self._roots = roots or tmp_dir
-        self._root = f"{self._roots}/{self.name}"
-        self._no_pivot_root = no_pivot_root
+        self.root = f"{self._roots}/{self.name}"
+        self.no_pivot_root = no_pivot_root
         self._env = {"XDG_RUNTIME_DIR": tmp_dir, "PATH": os.defpath}
-        self._conmon_env = dict(entry.split("=", 1) for entry in conmon_env)
-        self._conmon_env |= {
+        self.conmon_env = dict(entry.split("=", 1) for entry in conmon_env)
+        self.conmon_env |= {
             "_OCI_SYNCPIPE": "3",
             "_OCI_STARTPIPE": "4",
             "XDG_RUNTIME_DIR": tmp_dir,
@@ -189,7 +170,7 @@ class OCIRuntime:
         other.path = path
         other.name = os.path.basename(path)
         other.is_plain = execfifo.is_understood(path)
-        other._root = f"{self._roots}/{other.name}"
+        other.root = f"{self._roots}/{other.name}"
         return other
 
     def state_dirs(self) -> list[str]:
@@ -200,7 +181,7 @@ class OCIRuntime:
 
     def state_dir(self, container_id: str) -> str:
         """Where crun and runc keep what they know of a container."""
-        return f"{self._root}/{container_id}"
+        return f"{self.root}/{container_id}"
 
     def fifo(self, container_id: str) -> str:
         """What holds a created container's first process back (see `libpod.execfifo`)."""
@@ -225,125 +206,13 @@ class OCIRuntime:
                 detail=result.stdout,
             ) from error
 
-    # --- creation -------------------------------------------------------------
-
-    def create(
-        self,
-        bundle: Bundle,
-        timeout: float | None = None,
-        *,
-        command: str = "",
-        prepare: Callable[[], None] = lambda: None,
-    ) -> Created:
-        """Starts a monitor, which has the runtime create the container.
-
-        `timeout` (seconds) is `CREATE_TIMEOUT` where None.  `command` is what errors
-        name where the runtime's own do not.  `prepare` writes config.json: it is called
-        while the monitor loads, and what it raises is raised.
-
-        Raises `CreateFailed` (`CommandNotFound`, `CommandNotExecutable`),
-        `ConmonFailed`, `ConmonGarbage`, `CreateTimeout`, `SpawnFailed`; then no
-        process and no cgroup of this container is left.
-        """
-        stderr = os.memfd_create("conmon-stderr", os.MFD_CLOEXEC)
-        try:
-            handshake = self.host.start_conmon(
-                self._conmon_argv(bundle),
-                self._conmon_env,
-                cwd=bundle.directory,
-                stderr=stderr,
-                cgroup=bundle.conmon_cgroup,
-            )
-            try:
-                reach("init.spawned")
-                prepare()
-                reach("init.prepared")
-                handshake.go()
-                limit = CREATE_TIMEOUT if timeout is None else timeout
-                line = self._await_answer(handshake, bundle, limit, stderr)
-                pid = _pid_of(line, bundle, command)
-                reach("init.answered")
-                # Its last work is to write the monitor's pid file: perhaps after the answer,
-                # which comes from the monitor.
-                handshake.process.ended(FORK_TIMEOUT)
-                monitor = self._monitor(handshake, bundle)
-            except BaseException:
-                self.abandon(bundle, handshake)
-                raise
-            finally:
-                _reap(handshake.process)
-                handshake.close()
-            return Created(pid, monitor)
-        finally:
-            os.close(stderr)
-
-    def _conmon_argv(self, bundle: Bundle) -> list[str]:
-        argv = [self.conmon_path]
-        argv += ["-c", bundle.container_id, "-u", bundle.container_id, "-n", bundle.name]
-        argv += ["-r", self.path, "-b", bundle.directory]
-        argv += ["-p", bundle.pid_file, "--conmon-pidfile", bundle.conmon_pid_file]
-        argv += ["-l", f"k8s-file:{bundle.log_path}", "--exit-dir", self.exit_dir]
-        # The socket lies in the bundle itself: no link to clear, no length limit.
-        argv += ["--socket-dir-path", self._socket_dir, "--full-attach"]
-        if bundle.terminal:
-            argv.append("-t")
-        elif bundle.stdin:
-            argv.append("-i")
-        if bundle.log_size_max >= 0:
-            argv += ["--log-size-max", str(bundle.log_size_max)]
-        if not bundle.sync_log:
-            argv.append("--no-sync-log")
-        if self._no_pivot_root:
-            argv.append("--no-pivot")
-        argv += ["--log-level", "warning"]
-        for index, word in enumerate(bundle.exit_command):
-            argv += ["--exit-command-arg" if index else "--exit-command", word]
-        return argv + ["--runtime-arg", "--root", "--runtime-arg", self._root]
-
-    def _await_answer(
-        self, handshake: _spawn.Handshake, bundle: Bundle, timeout: float, stderr: int
-    ) -> bytes:
-        try:
-            return handshake.answer(timeout)
-        except WaitTimeout:
-            raise CreateTimeout(
-                f"{self.path} did not create the container within {timeout:g} s",
-                phase="create",
-                container_id=bundle.container_id,
-                remedy="look at the load of the host; the container was given up",
-            ) from None
-        except ConmonFailed:
-            raise self._conmon_failed(bundle, _tail(stderr)) from None
-
-    def _monitor(self, handshake: _spawn.Handshake, bundle: Bundle) -> _spawn.Process:
-        try:
-            return handshake.monitor(bundle.conmon_pid_file, bundle.container_id)
-        except ProcessLookupError as error:
-            raise ConmonFailed(
-                f"{self.conmon_path} created the container but is gone: {error}",
-                phase="create",
-                container_id=bundle.container_id,
-                remedy="see who killed it: the kernel's log tells of a lack of memory",
-            ) from None
-
-    def _conmon_failed(self, bundle: Bundle, text: str) -> ConmonFailed:
-        said = f": {clean_message(text)}" if text else ""
-        return ConmonFailed(
-            f"{self.conmon_path} ended before it answered{said}",
-            phase="create",
-            container_id=bundle.container_id,
-            detail=text or None,
-            remedy="check that conmon and the OCI runtime work on this host",
-        )
-
-    def abandon(self, bundle: Bundle, handshake: _spawn.Handshake | None = None) -> None:
+    def abandon(self, bundle: Bundle, *spawned: int) -> None:
         """Ends all that a creation which did not succeed may have left.
 
         conmon leaves the process that we spawned, at this very moment perhaps, so it
         is known by its arguments; it and the runtime are in sessions of their own,
         and what the runtime made is in the container's cgroup.
         """
-        spawned = [] if handshake is None else [handshake.process.pid]
         self.host.kill_session(*spawned, naming=bundle.marks)
         try:
             self._run("delete", "--force", bundle.container_id, timeout=ABANDON_TIMEOUT)
@@ -388,7 +257,7 @@ class OCIRuntime:
         return result.stdout.rstrip("\n")
 
     def _run(self, verb: str, *arguments: str, timeout: float = TOOL_TIMEOUT) -> ToolResult:
-        argv = [self.path, "--root", self._root, verb, *arguments]
+        argv = [self.path, "--root", self.root, verb, *arguments]
         return self.host.run_tool(argv, self._env, timeout=timeout)
 
     def _ask(self, verb: Literal["start", "kill", "pause", "resume", "delete"], *args: str) -> None:
@@ -402,13 +271,13 @@ class OCIRuntime:
             said = clean_message(text) or f"exit code {result.code}"
         container_id = next(word for word in args if not word.startswith("-"))
         message = f"{self.path} could not {verb} container {container_id}: {said}"
-        error = _command_error(text) if verb == "start" else None
+        error = command_error(text) if verb == "start" else None
         raise (error or OCIRuntimeFailed)(
             message,
             phase="start" if verb == "start" else None,
             container_id=container_id,
             detail=text or None,
-            remedy=_REMEDY[error or OCIRuntimeFailed],
+            remedy=REMEDY[error or OCIRuntimeFailed],
         )
 
 
@@ -417,54 +286,6 @@ def _entries(directory: str) -> list[str]:
         return [f"{directory}/{name}" for name in os.listdir(directory)]
     except FileNotFoundError:
         return []
-
-
-def _reap(process: _spawn.Process) -> None:
-    """What we spawned ends once the monitor has forked away from it."""
-    try:
-        process.wait(ABANDON_TIMEOUT)
-    except WaitTimeout:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    except SystemCallError as error:
-        if error.errno != errno.ECHILD:  # taken by a waitpid(-1) of the program around us
-            raise
-
-
-def _tail(fd: int) -> str:
-    size = os.fstat(fd).st_size
-    return os.pread(fd, 4096, max(0, size - 4096)).decode("utf-8", "replace")
-
-
-def _pid_of(line: bytes, bundle: Bundle, command: str) -> int:
-    """The container's pid in conmon's answer."""
-    try:
-        answer = json.loads(line)
-        pid = answer["pid"] if "pid" in answer else answer["data"]
-        message = answer.get("message", "")
-        if type(pid) is not int or not isinstance(message, str):
-            raise TypeError
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ConmonGarbage(
-            "conmon answered with something that is not its protocol",
-            phase="create",
-            container_id=bundle.container_id,
-            detail=line.decode("utf-8", "backslashreplace"),
-            remedy="check that the configured conmon is conmon",
-        ) from None
-    if pid > 0:
-        return pid
-    said = clean_message(message)
-    error = _command_error(message) or CreateFailed
-    if error is not CreateFailed and command not in said:
-        said = f"{command}: {said}"
-    raise error(
-        f"container create failed: {said}" if said else "container create failed",
-        phase="create",
-        container_id=bundle.container_id,
-        detail=message or None,
-        remedy=_REMEDY[error],
-    )
 
 
 # runc's log lines look like `time="..." level=error msg="..."`.
@@ -494,7 +315,7 @@ _NOT_EXECUTABLE = re.compile(
 )
 
 
-_REMEDY: dict[type[InternalError], str] = {
+REMEDY: dict[type[InternalError], str] = {
     CommandNotFound: "check the command's name, and where it is in the root file system",
     CommandNotExecutable: "give it the x bit, and see that it is a program for this machine",
     CreateFailed: "correct what the OCI runtime complains of",
@@ -502,7 +323,7 @@ _REMEDY: dict[type[InternalError], str] = {
 }
 
 
-def _command_error(text: str) -> type[CreateFailed] | None:
+def command_error(text: str) -> type[CreateFailed] | None:
     if _NOT_FOUND.search(text):
         return CommandNotFound
     if _NOT_EXECUTABLE.search(text):

@@ -152,11 +152,18 @@ class Runtime:
         (`CommandNotFound`, `CommandNotExecutable`), `ConmonFailed`, ...
         """
         began = time.monotonic()
+        foreground.check(input, timeout, grace)
         stdin = job.stdin or bool(input)
         container_id = names.new_id()
         try:
             container = self._create(
-                job, command, name, stdin=stdin, remove=True, container_id=container_id
+                job,
+                command,
+                name,
+                stdin=stdin,
+                remove=True,
+                container_id=container_id,
+                detach=False,
             )
             return foreground.run(
                 container,
@@ -221,6 +228,7 @@ class Runtime:
                 remove=remove,
                 members=members,
                 container_id=container_id,
+                detach=detach,
             )
             container.start(detach)
             return container
@@ -443,7 +451,9 @@ class Runtime:
         remove: bool,
         members: Mapping[str, Any] = MappingProxyType({}),
         container_id: str | None = None,
+        detach: bool | None = None,
     ) -> Container:
+        """`detach` says how the caller starts it at once; None: he does not."""
         self._check()
         host = self._engine.host
         asked = {
@@ -478,6 +488,7 @@ class Runtime:
             {**asked, **members},
             remove,
             container_id,
+            detach,
         )
 
     def _add(
@@ -487,9 +498,16 @@ class Runtime:
         members: dict[str, Any],
         remove: bool,
         container_id: str | None = None,
+        detach: bool | None = None,
     ) -> Container:
         container = creation.create(
-            self._engine, make_spec, name, members, remove=remove, container_id=container_id
+            self._engine,
+            make_spec,
+            name,
+            members,
+            remove=remove,
+            container_id=container_id,
+            detach=detach,
         )
         with self._lock:
             self._known[container.id] = container

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program that is killed on its way: the life of a container, with every step
-there is, and that of one which is removed at its end.
+there is, that of one which is removed at its end, and of one that never runs.
 
     killed.py '{"options": {...}, "rootfs": DIR, "detach": false, "grace": 5}'
 
@@ -17,6 +17,7 @@ from libpod import Runtime, Spec
 NAME = "web"
 RENAMED = "web-renamed"
 ONCE = "once"
+UNUSED = "unused"
 
 
 def main() -> None:
@@ -37,6 +38,7 @@ def main() -> None:
         container.cleanup()
         container.remove()
         runtime.run(box, ["true"], name=ONCE)
+        runtime.create(box, ["true"], name=UNUSED).remove()
 
 
 if __name__ == "__main__":

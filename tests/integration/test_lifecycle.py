@@ -78,7 +78,7 @@ def oci_state(runtime: Runtime, container: Container) -> dict[str, Any]:
     """What the OCI runtime itself says of the container."""
     oci = runtime._engine.oci
     answer = subprocess.run(
-        [oci.path, "--root", oci._root, "state", container.id], capture_output=True, check=True
+        [oci.path, "--root", oci.root, "state", container.id], capture_output=True, check=True
     )
     found: dict[str, Any] = json.loads(answer.stdout)
     return found
@@ -167,7 +167,7 @@ def test_start_twice_is_refused(rt: Runtime, box: Spec) -> None:
 def test_a_start_that_fails_ends_the_container(rt: Runtime, box: Spec) -> None:
     c = rt.create(box, SLEEP)
     c.init()
-    shutil.rmtree(f"{rt._engine.oci._root}/{c.id}")  # the OCI runtime forgets it
+    shutil.rmtree(f"{rt._engine.oci.root}/{c.id}")  # the OCI runtime forgets it
     with pytest.raises(OCIRuntimeFailed, match="could not start container") as caught:
         c.start()
     assert caught.value.phase == "start"
@@ -180,7 +180,7 @@ def test_a_start_that_fails_ends_the_container(rt: Runtime, box: Spec) -> None:
 
 def test_what_the_oci_runtime_has_forgotten_is_removed_all_the_same(rt: Runtime, box: Spec) -> None:
     c = rt.start(box, SLEEP)
-    shutil.rmtree(f"{rt._engine.oci._root}/{c.id}")
+    shutil.rmtree(f"{rt._engine.oci.root}/{c.id}")
     c.remove(force=True)
     assert is_gone(rt, c)
 
@@ -424,6 +424,32 @@ def test_pause_waits_for_the_command(
     monkeypatch.setattr(c._life.oci, "pause", pause_late)
     c.pause()
     assert c.state.status is Status.PAUSED
+
+
+@pytest.mark.parametrize("verb", ["pause", "unpause"])
+def test_a_process_that_ends_while_it_is_frozen_or_thawed(
+    rt: Runtime, box: Spec, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = rt.start(box, SLEEP)
+    launched = c._life.running()
+    if verb == "unpause":
+        c.pause()
+    name = {"pause": "pause", "unpause": "resume"}[verb]
+    call = getattr(c._life.oci, name)
+
+    def too_late(container_id: str) -> None:
+        c._life.oci.kill(container_id, signal.SIGKILL)
+        if verb == "unpause":
+            call(container_id)
+        deadline = time.monotonic() + 60
+        while launched.has_process() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        call(container_id)
+
+    monkeypatch.setattr(c._life.oci, name, too_late)
+    with pytest.raises(ContainerStateInvalid, match="has ended just now"):
+        getattr(c, verb)()
+    assert c.wait(60) == 128 + signal.SIGKILL
 
 
 # The first thread ends, and another one becomes `sleep` when a line is typed.

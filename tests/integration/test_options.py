@@ -25,6 +25,7 @@ from libpod import (
     Spec,
     Status,
     SystemCallError,
+    conmon,
 )
 from libpod.locks import FlockManager
 from libpod.state.bolt import BoltState
@@ -246,5 +247,5 @@ def test_no_pivot_root_is_passed_on(options: dict[str, Any], box: Spec, caplog: 
     caplog.set_level(logging.DEBUG)
     with Runtime(**options, no_pivot_root=True) as rt:
         c = rt.create(box, SLEEP)
-        assert "--no-pivot" in rt.engine.oci._conmon_argv(c._life.bundle())
+        assert "--no-pivot" in conmon.arguments(rt.engine.oci, c._life.bundle())
         c.remove()
