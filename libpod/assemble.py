@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from libpod import etcfiles, users
-from libpod.errors import ContainerStateInvalid, InvalidArgument, NotBuilt
+from libpod.errors import ContainerStateInvalid, InvalidArgument, NotBuilt, SystemCallError
 from libpod.state.fields import format_time
 
 if TYPE_CHECKING:
@@ -153,12 +153,28 @@ def _shared_memory(engine: Engine, config: ContainerConfig) -> str:
     if config.no_shm:
         return ""
     if config.ipc_ns_from:
-        return engine.state.container(config.ipc_ns_from).config.shm_dir
+        theirs = engine.state.container(config.ipc_ns_from).config
+        return "" if theirs.no_shm_share else theirs.shm_dir
     if config.no_shm_share:
         return ""
     if not engine.host.is_mountpoint(config.shm_dir):
+        _make_dir(config.shm_dir)
         engine.host.mount_tmpfs(config.shm_dir, config.shm_size, 0o1777, label=config.mount_label)
     return config.shm_dir
+
+
+def _make_dir(path: str) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise SystemCallError(
+            f"cannot make the directory {path}: {error.strerror}",
+            error.errno or 0,
+            phase="prepare",
+            remedy="check the space on that file system",
+        ) from error
 
 
 def _add_mounts(spec: dict[str, Any], bind_mounts: dict[str, str], keep_shm: bool) -> None:

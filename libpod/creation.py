@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from libpod import assemble, names
 from libpod.container import STOP_TIMEOUT, Container
-from libpod.errors import ContainerExists, LibpodError, NoSuchContainer, NoSuchPod, SystemCallError
+from libpod.errors import ContainerExists, LibpodError, NoSuchContainer, NoSuchPod
 from libpod.failpoint import reach
 from libpod.locks import FLOCK
 from libpod.settings import RUNTIME_PATH
@@ -181,16 +181,6 @@ def _make_storage(engine: Engine, config: ContainerConfig, begin: Callable[[], N
         raise ContainerExists(
             f'the container name "{config.name}" is in use by {error.container_id}',
             remedy="choose another name, or remove that container",
-        ) from error
-    reach("create.layered")
-    try:
-        os.mkdir(f"{config.static_dir}/shm", 0o700)
-    except OSError as error:
-        raise SystemCallError(
-            f"cannot make the directory {config.static_dir}/shm: {error.strerror}",
-            error.errno or 0,
-            phase="prepare",
-            remedy="check the space on that file system",
         ) from error
 
 

@@ -520,6 +520,8 @@ class Life(Guard):
     def unmount(self) -> None:
         """Unmounts what was mounted for it on the host; once more is no error."""
         for path in self.record.config.mounts:
+            if not os.path.lexists(path):
+                continue  # made by whoever mounts it
             try:
                 self.engine.host.unmount(path)
             except SystemCallError as error:

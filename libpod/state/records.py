@@ -243,8 +243,9 @@ class ContainerConfig(Record):
             "umask": "0022",
         }
         super().__init__(**{**defaults, **members})
-        # One in the spec's own form: in JSON there may be none.
-        self._keep_spec(encode_json(dict(spec)), _flaw_of(spec) or None)
+        # By the spec's own form: what is sound in that is sound in JSON, too.
+        self._keep_spec(encode_json(dict(spec)), _flaw_of(spec))
+        self._keep_annotations(spec)
 
     def _keep_spec(self, encoded: bytes, flaw: str | None = None) -> None:
         self._spec_json = encoded
@@ -270,7 +271,7 @@ class ContainerConfig(Record):
         self._keep_annotations(found)
         return found
 
-    def _keep_annotations(self, spec: dict[str, Any]) -> None:
+    def _keep_annotations(self, spec: Mapping[str, Any]) -> None:
         annotations = spec.get("annotations")
         self._annotations = dict(annotations) if type(annotations) is dict else {}
 

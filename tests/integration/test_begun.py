@@ -175,6 +175,6 @@ def test_it_dies_with_whoever_started_it(options: dict[str, Any], box: Spec, dir
     (container_id,) = containers_of(dirs)
     assert not Host().sessions_naming([container_id])
     bundle = f"{dirs.static}/storage/overlay-containers/{container_id}/userdata"
-    assert set(os.listdir(bundle)) <= {"shm", "ctr.log"}
+    assert set(os.listdir(bundle)) <= {"ctr.log"}
     Runtime(**options).close()  # which has taken it over
     assert containers_of(dirs) == []

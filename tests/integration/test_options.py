@@ -44,7 +44,8 @@ def test_what_is_there_by_default(rt: Runtime, box: Spec) -> None:
     assert config.shm_size == 65_536_000
     assert (config.stop_signal, config.stop_timeout) == (15, 10)
     assert config.cgroup_parent == "/libpod-core"
-    assert stat.S_IMODE(os.stat(config.shm_dir).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
+    assert os.listdir(directory) == []  # what is mounted there is made when it is
     assert rt.store.container(config.id).name == config.name
 
 
