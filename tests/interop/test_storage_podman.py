@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from libpod import failpoint
+from armed import ended_at, places_of
 from libpod.names import new_id
 from libpod.storage import DuplicateName, NoSuchStorageContainer, Store
 from tests.interop.podman import Podman
@@ -294,38 +294,8 @@ def test_a_podman_that_runs_on_sees_our_changes(podman: Podman, store: Store, se
 # --- killed ---------------------------------------------------------------------------------
 
 
-class _Recorder:
-    """Stands for an armed failpoint: notes every place, ends nothing."""
-
-    def __init__(self) -> None:
-        self.name = self
-        self.reached: list[str] = []
-
-    def __eq__(self, name: object) -> bool:
-        self.reached.append(str(name))
-        return False
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def places_of(work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    recorder = _Recorder()
-    with monkeypatch.context() as patch:
-        patch.setattr(failpoint, "_armed", recorder)
-        work()
-    reached = recorder.reached
-    return [f"{name}:{reached[: at + 1].count(name)}" for at, name in enumerate(reached)]
-
-
 def killed_at(place: str, work: Callable[[], object]) -> None:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            failpoint._armed = failpoint._Armed(f"{place}=kill")
-            work()
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9, place
+    assert os.waitstatus_to_exitcode(ended_at(place, "kill", work)) == -9, place
 
 
 def test_podman_after_a_kill_in_a_creation(

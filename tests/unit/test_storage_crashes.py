@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from storage_support import ended_at, on_disk, opened, places_of, records, table
+from storage_support import on_disk, opened, records, table
 
+from armed import ended_at, places_of
 from libpod import failpoint
 from libpod.errors import (
     SystemCallError,

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_support import ended_at, on_disk, opened, table, token
+from storage_support import on_disk, opened, table, token
 
+from armed import ended_at
 from libpod.errors import (
     LockTimeout,
 )

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_support import ended_at, on_disk, opened, records, spare, table, token
+from storage_support import on_disk, opened, records, spare, table, token
 
+from armed import ended_at
 from libpod import failpoint
 from libpod.errors import (
     SystemCallError,
