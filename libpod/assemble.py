@@ -158,19 +158,21 @@ def _shared_memory(engine: Engine, config: ContainerConfig) -> str:
     if config.no_shm_share:
         return ""
     if not engine.host.is_mountpoint(config.shm_dir):
-        _make_dir(config.shm_dir)
+        make_shm_dir(config)
         engine.host.mount_tmpfs(config.shm_dir, config.shm_size, 0o1777, label=config.mount_label)
     return config.shm_dir
 
 
-def _make_dir(path: str) -> None:
+def make_shm_dir(config: ContainerConfig) -> None:
+    """Where /dev/shm is mounted on the host, for those who look for it.  Once more is no error;
+    raises `SystemCallError`."""
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(config.shm_dir, 0o700)
     except FileExistsError:
         return
     except OSError as error:
         raise SystemCallError(
-            f"cannot make the directory {path}: {error.strerror}",
+            f"cannot make the directory {config.shm_dir}: {error.strerror}",
             error.errno or 0,
             phase="prepare",
             remedy="check the space on that file system",

@@ -182,6 +182,9 @@ def _make_storage(engine: Engine, config: ContainerConfig, begin: Callable[[], N
             f'the container name "{config.name}" is in use by {error.container_id}',
             remedy="choose another name, or remove that container",
         ) from error
+    reach("create.layered")
+    if engine.config.share:  # podman looks there also where nothing is mounted
+        assemble.make_shm_dir(config)
 
 
 def _store(engine: Engine, config: ContainerConfig, begin: Callable[[], None]) -> None:
