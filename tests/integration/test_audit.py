@@ -232,6 +232,7 @@ def test_oci_state(rt: Runtime, dirs: Dirs, oci_path: str) -> None:
 def test_mount(rt: Runtime, box: Spec) -> None:
     container = rt.create(box, ["true"], shm_private=False)
     shm = container.record.config.shm_dir
+    os.mkdir(shm)
     rt.engine.host.mount_tmpfs(shm, 0, 0o1777)
     (leak,) = swept(rt, "mount")
     assert leak.container_id == container.id and shm in leak.what
