@@ -214,10 +214,11 @@ class Launch:
             process = _spawn.open_process(pid)
         except ProcessLookupError:
             return None
+        program = _await_program(process, pid)  # without one its cgroup is "/"
         try:
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
                 if self.bundle.cgroup in file.read():
-                    self._stub = _program(pid)
+                    self._stub = program
                     return process
         except OSError as error:
             log.debug("container %s: %s", self.bundle.container_id, error)
@@ -271,14 +272,9 @@ class Launch:
         """Waits until the first process is the command: what the OCI runtime has in its
         place lives on for some milliseconds after `start`, and dies of a signal that
         the command would have served, or loses it."""
-        deadline = time.monotonic() + STUB_TIMEOUT
-        # Where another thread than the first one executes the command there is a moment
-        # at which the process is a zombie and has no program, but has not ended.
-        while self._stub and _program(self.pid) in (self._stub, "") and self.has_process():
-            if time.monotonic() >= deadline:
-                return
-            time.sleep(0.001)
-        self._stub = ""
+        if self._stub and self._init is not None:
+            if _await_program(self._init, self.pid, self._stub) != self._stub:
+                self._stub = ""
 
     def kill_all(self) -> bool:
         """Ends every process of the container with SIGKILL; whether none is left."""
@@ -364,6 +360,20 @@ def _program(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return ""
+
+
+def _await_program(process: _spawn.Process, pid: int, before: str = "") -> str:
+    """What a process executes after `before`, or when it ends or stays the same for long.
+
+    Where another thread than the first one executes the command there is a moment at which
+    the process is a zombie and has no program, but has not ended.
+    """
+    deadline = time.monotonic() + STUB_TIMEOUT
+    while (program := _program(pid)) in (before, "") and not process.ended():
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.001)
+    return program
 
 
 def _is_stub(program: str) -> bool:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -464,30 +465,57 @@ ctypes.CDLL(None).pthread_exit(None)
 """
 
 
-def test_a_process_without_its_first_thread_is_not_the_command_yet(
-    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(libpod.launch, "STUB_TIMEOUT", 60.0)
-    c = rt.start(box, SLEEP)
+@pytest.fixture
+def two_threads() -> Iterator[subprocess.Popen[bytes]]:
+    """Its first thread has ended."""
     child = subprocess.Popen([sys.executable, "-c", TWO_THREADS], stdin=subprocess.PIPE)
-    launched = Launch(rt.engine, c._life.bundle(), c._life.oci)
     try:
-        assert child.stdin is not None
-        launched.pid = child.pid
-        launched._stub = os.path.realpath(sys.executable)
-        launched._init = _spawn.open_process(child.pid)
         deadline = time.monotonic() + 60
         while processes()[child.pid].state != "Z":
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        child.stdin.write(b"\n")
-        child.stdin.close()
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_process_without_its_first_thread_is_not_the_command_yet(
+    rt: Runtime, box: Spec, two_threads: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libpod.launch, "STUB_TIMEOUT", 60.0)
+    c = rt.start(box, SLEEP)
+    launched = Launch(rt.engine, c._life.bundle(), c._life.oci)
+    try:
+        launched.pid = two_threads.pid
+        launched._stub = os.path.realpath(sys.executable)
+        launched._init = _spawn.open_process(two_threads.pid)
+        assert two_threads.stdin is not None
+        two_threads.stdin.write(b"\n")
+        two_threads.stdin.flush()
         launched.await_command()
-        assert os.readlink(f"/proc/{child.pid}/exe") == os.path.realpath("/bin/sleep")
+        assert os.readlink(f"/proc/{two_threads.pid}/exe") == os.path.realpath("/bin/sleep")
     finally:
         launched.close()
-        child.kill()
-        child.wait()
+
+
+def test_another_process_finds_it_without_its_first_thread(
+    rt: Runtime, box: Spec, two_threads: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cgroup and its program cannot be seen then."""
+    monkeypatch.setattr(libpod.launch, "STUB_TIMEOUT", 60.0)
+    c = rt.start(box, SLEEP)
+    cgroup = max(Path("/proc/self/cgroup").read_text().splitlines(), key=len)
+    bundle = c._life.bundle()._replace(cgroup=cgroup)
+    assert two_threads.stdin is not None
+    two_threads.stdin.write(b"\n")
+    two_threads.stdin.flush()
+    launched = Launch.adopt(rt.engine, bundle, c._life.oci, two_threads.pid)
+    try:
+        assert launched.has_process()
+        assert os.readlink(f"/proc/{two_threads.pid}/exe") == os.path.realpath("/bin/sleep")
+    finally:
+        launched.close()
 
 
 def test_pause_and_unpause_in_the_wrong_state(rt: Runtime, box: Spec) -> None:
