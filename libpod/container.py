@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
@@ -88,7 +89,8 @@ class Container(ContainerFacts):
     def start(self, detach: bool = False) -> None:
         """Starts its command, after `init` where that was not done; `detach` as there.
 
-        Raises `ContainerStateInvalid` where it runs or is paused.
+        Raises `ContainerStateInvalid` where it runs or is paused, or was ended by somebody
+        else before it could start.
         """
         with self._locked():
             self._check_startable()
@@ -250,16 +252,14 @@ class Container(ContainerFacts):
                 self._refuse(f"container {self.id} is already paused")
             if not self._is(Status.RUNNING):
                 self._refuse(f"container {self.id} is not running, can't pause")
-            if not self._life.pause(self._life.running()):
-                self._refuse(f"container {self.id} has ended just now")
+            self._life.pause(self._life.running())
 
     def unpause(self) -> None:
         """Lets its processes go on."""
         with self._locked():
             if not self._is(Status.PAUSED):
                 self._refuse(f"container {self.id} is not paused, can't unpause")
-            if not self._life.unpause(self._life.running()):
-                self._refuse(f"container {self.id} has ended just now")
+            self._life.unpause(self._life.running())
 
     def cleanup(self) -> None:
         """Gives back what an ended container still holds; once more is no error.
@@ -274,7 +274,8 @@ class Container(ContainerFacts):
             before = self._life.status
             detached = self._life.is_detached()
             if before is Status.PAUSED:
-                self._life.unpause(self._life.running())
+                with suppress(ContainerStateInvalid):  # it has ended
+                    self._life.unpause(self._life.running())
             if before in (Status.CREATED, Status.RUNNING, Status.PAUSED, Status.STOPPING):
                 grace = 0 if before is Status.CREATED else self._stop_timeout
                 self._life.end(self._life.watched(), grace, self._stop_signal)
@@ -285,7 +286,8 @@ class Container(ContainerFacts):
             if before is not Status.CREATED:
                 self._life.start()
             if before is Status.PAUSED:
-                self._life.pause(self._life.running())
+                with suppress(ContainerStateInvalid):
+                    self._life.pause(self._life.running())
 
     def batch(self, work: Callable[[Container], T]) -> T:
         """Calls `work` with this container, its lock held all the time; what is done to it

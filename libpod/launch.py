@@ -272,9 +272,9 @@ class Launch:
         """Waits until the first process is the command: what the OCI runtime has in its
         place lives on for some milliseconds after `start`, and dies of a signal that
         the command would have served, or loses it."""
-        if self._stub and self._init is not None:
-            if _await_program(self._init, self.pid, self._stub) != self._stub:
-                self._stub = ""
+        init, stub = self._init, self._stub
+        if stub and init is not None and _await_program(init, self.pid, stub) != stub:
+            self._stub = ""
 
     def kill_all(self) -> bool:
         """Ends every process of the container with SIGKILL; whether none is left."""

@@ -20,7 +20,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libpod import assemble
@@ -377,7 +378,9 @@ class Life(Guard):
         """Starts the command of a created container.  One whose start failed is of no use:
         it is ended, and the caller has the error."""
         try:
-            self.running().start()
+            launched = self.running()
+            with self._unless_ended(launched):
+                launched.start()
         except BaseException:
             self.end(self.watched(), 0, None)
             self.sync()
@@ -415,35 +418,42 @@ class Life(Guard):
                 remedy="a process of it may be stuck in the kernel",
             )
 
-    def pause(self, launched: Launch) -> bool:
-        """Freezes it; False where it has ended just now.  runc takes a process that is
-        becoming the command for one that has ended, so that is waited for."""
+    def pause(self, launched: Launch) -> None:
+        """Freezes it.  runc takes a process that is becoming the command for one that has
+        ended, so that is waited for."""
         launched.await_command()
-        try:
+        with self._unless_ended(launched):
             self.oci.pause(self.id)
-        except OCIRuntimeFailed:
-            if launched.has_process():
-                raise
-            return False
         reach("pause.paused")
         self.record.state.status = ContainerStatus.PAUSED
         self.save()
         reach("pause.saved")
-        return True
 
-    def unpause(self, launched: Launch) -> bool:
-        """Thaws it; False where it has ended just now, as a process may while it is frozen."""
-        try:
+    def unpause(self, launched: Launch) -> None:
+        """Thaws it; it may end while it is frozen."""
+        with self._unless_ended(launched):
             self.oci.resume(self.id)
-        except OCIRuntimeFailed:
-            if launched.has_process():
-                raise
-            return False
         reach("unpause.resumed")
         self.record.state.status = ContainerStatus.RUNNING
         self.save()
         reach("unpause.saved")
-        return True
+
+    @contextmanager
+    def _unless_ended(self, launched: Launch) -> Iterator[None]:
+        """The OCI runtime's complaint about a container that has ended just now, perhaps by
+        another process's hand, is `ContainerStateInvalid`: nothing is wrong with the host."""
+        try:
+            yield
+        except OCIRuntimeFailed as error:
+            if type(error) is not OCIRuntimeFailed or launched.has_process():
+                raise
+            raise ContainerStateInvalid(
+                f"container {self.id} has ended just now",
+                container_id=self.id,
+                phase=error.phase,
+                detail=error.detail,
+                remedy="look at its exit code",
+            ) from error
 
     # --- its end -----------------------------------------------------------------------
 

@@ -453,6 +453,24 @@ def test_a_process_that_ends_while_it_is_frozen_or_thawed(
     assert c.wait(60) == 128 + signal.SIGKILL
 
 
+def test_a_created_one_that_is_ended_while_it_is_started(
+    rt: Runtime, box: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = rt.create(box, SLEEP)
+    c.init()
+
+    def too_late(fifo: str, runtime: str, init: _spawn.Process) -> bool:
+        init.send_signal(signal.SIGKILL)
+        assert init.ended(60)
+        return False
+
+    monkeypatch.setattr(execfifo, "let_go", too_late)
+    with pytest.raises(ContainerStateInvalid, match="has ended just now") as raised:
+        c.start()
+    assert isinstance(raised.value.__cause__, OCIRuntimeFailed)
+    assert c.wait(60) == 128 + signal.SIGKILL
+
+
 # The first thread ends, and another one becomes `sleep` when a line is typed.
 TWO_THREADS = """
 import ctypes, os, sys, threading, time
