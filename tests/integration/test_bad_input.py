@@ -30,6 +30,7 @@ from libpod import (
     ConfigError,
     ConmonFailed,
     ConmonGarbage,
+    ContainerStateInvalid,
     CreateFailed,
     CreateTimeout,
     InvalidArgument,
@@ -542,8 +543,9 @@ def test_a_conmon_that_names_somebody_else_as_its_container(
             while [ $# -gt 0 ]; do [ $1 = --conmon-pidfile ] && echo $! >$2; shift; done
             echo "$answer" >&3"""
         )
-        with pytest.raises(OCIRuntimeFailed, match="could not start"):
+        with pytest.raises(ContainerStateInvalid, match="has ended just now") as caught:
             rt.start(box, SLEEP)
+        assert "could not start" in str(caught.value.__cause__)
         assert victim.poll() is None
     finally:
         victim.kill()
