@@ -7,7 +7,6 @@ what values it takes.  Options that name another container take a `Container`.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -89,6 +88,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def _addresses(value: Any) -> list[str]:
+    import ipaddress  # costs an import of this package a millisecond; few name an address
+
     for word in _texts(value):
         try:
             ipaddress.ip_address(word)

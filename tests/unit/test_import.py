@@ -9,8 +9,8 @@ import sys
 import pytest
 
 HEAVY = frozenset(
-    "asyncio concurrent dataclasses email http importlib.metadata inspect multiprocessing pathlib "
-    "shutil socket ssl subprocess tempfile tomllib tomli unittest urllib uuid".split()
+    "asyncio concurrent dataclasses datetime email http importlib.metadata inspect ipaddress "
+    "multiprocessing pathlib shutil socket ssl subprocess tempfile tomllib tomli unittest urllib uuid".split()
 )
 
 
