@@ -10,7 +10,8 @@ import pytest
 
 HEAVY = frozenset(
     "asyncio concurrent dataclasses datetime email http importlib.metadata inspect ipaddress "
-    "multiprocessing pathlib shutil socket ssl subprocess tempfile tomllib tomli unittest urllib uuid".split()
+    "multiprocessing pathlib shutil socket ssl subprocess tempfile tomli tomllib unittest "
+    "urllib uuid".split()
 )
 
 
