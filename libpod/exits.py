@@ -44,8 +44,9 @@ class ExitWatcher:
     """The exits of one runtime's containers.
 
     Thread and watch begin with the first container, so that a runtime which only
-    looks never has them, and end with `close`.  Each `on_exit` is called once, in
-    that thread or inside `add`: it must be quick and must not wait for a container.
+    looks never has them, and end with `close`.  Each `on_exit` is called in that thread
+    or inside `add` or `glance`, once, but once more where an interrupt came meanwhile:
+    the first call knows best.  It must be quick and must not wait for a container.
     """
 
     def __init__(self, directory: str) -> None:
@@ -160,15 +161,17 @@ class ExitWatcher:
     def _take(self, token: int) -> _Watched | None:
         """Ends one watch; None where somebody else has."""
         with self._lock:
-            watched = self._by_token.pop(token, None)
+            watched = self._by_token.get(token)
             if watched is None:
                 return None
-            tokens = self._tokens[watched.container_id]
-            tokens.remove(token)
-            if not tokens:
-                del self._tokens[watched.container_id]
-        if self._opened is not None:
-            self._opened.forget(watched.monitor)
+            if self._opened is not None:
+                self._opened.forget(watched.monitor)
+            left = [other for other in self._tokens.get(watched.container_id, ()) if other != token]
+            if left:
+                self._tokens[watched.container_id] = left
+            else:
+                self._tokens.pop(watched.container_id, None)
+            del self._by_token[token]  # last: what was cut short can be done again
         return watched
 
     def _watch(self, directory: _spawn.ExitDirectory) -> None:
@@ -209,10 +212,16 @@ class ExitWatcher:
             return None
 
     def _tell(self, token: int, ended: Exit) -> None:
-        watched = self._take(token)
-        if watched is None:
+        found = self._by_token.get(token)
+        if found is None:
             return
         try:
-            watched.on_exit(ended)
+            watched = self._take(token)
+            if watched is not None:
+                watched.on_exit(ended)
         except Exception:
-            log.exception("after the end of container %s", watched.container_id)
+            log.exception("after the end of container %s", found.container_id)
+        except BaseException:  # an interrupt, perhaps when it was taken and not told
+            self._take(token)
+            found.on_exit(ended)
+            raise

@@ -137,13 +137,13 @@ class Launch:
 
     def watch(self, on_exit: Callable[[], None]) -> None:
         """Has `exit` and `ended` set when the exit is final, and calls `on_exit` then, in
-        another thread or at once; once."""
+        another thread or at once; see `ExitWatcher` for how often."""
         if self._watched:
             return
         self._watched = True
 
         def ended(exit: Exit | None) -> None:
-            self.exit = exit
+            self.exit = self.exit or exit
             self.ended.set()
             if exit is not None:
                 on_exit()

@@ -7,10 +7,13 @@ import os
 import queue
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -297,6 +300,46 @@ def test_a_file_that_cannot_be_discarded_is_logged(
     os.mkdir(f"{exits}/one")
     watcher.discard("one")
     assert "cannot remove the exit file of container one" in caplog.text
+
+
+@pytest.mark.parametrize("line", range(16))
+def test_an_interrupt_while_it_is_told(
+    exits: str, monitor: _spawn.Process, monkeypatch: pytest.MonkeyPatch, line: int
+) -> None:
+    """At any line of what tells it, in the thread of a caller: the exit is not lost."""
+    monkeypatch.setattr(ExitWatcher, "_watch", lambda self, directory: None)
+    watcher = ExitWatcher(exits)
+    told = Told()
+    watcher.add("one", monitor, told)
+    put(exits, "one", "4")
+    left = line
+    lines: set[int] = set()  # each once: where a lock is let go an interrupt keeps it
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_name not in ("_tell", "_take"):
+            return trace if frame.f_code.co_name in ("glance", "_tell_all") else None
+        if event == "line" and frame.f_lineno not in lines:
+            lines.add(frame.f_lineno)
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        watcher.glance("one")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    watcher.glance("one")
+    exit = told.get()
+    assert exit is not None and exit.code == 4
+    watcher.close()
+    while not told.is_silent(0):
+        pass
+    assert not watcher._tokens and not watcher._by_token
 
 
 def test_closing_tells_who_still_waits(watcher: ExitWatcher, monitor: _spawn.Process) -> None:
