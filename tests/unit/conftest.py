@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from storage_support import opened
+from storage_support import close_opened, opened
 
 from libpod.storage import Store
 
@@ -17,14 +17,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     """Where a container store may be made."""
     tmp_path.chmod(0o700)
-    return tmp_path
+    yield tmp_path
+    close_opened()
 
 
 @pytest.fixture
-def store(place: Path) -> Iterator[Store]:
-    store = opened(place)
-    yield store
-    store.close()
+def store(place: Path) -> Store:
+    return opened(place)

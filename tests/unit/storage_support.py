@@ -12,9 +12,18 @@ from libpod.storage import (
     Store,
 )
 
+_opened: list[Store] = []
+
 
 def opened(place: Path, **options: Any) -> Store:
-    return Store(f"{place}/graph", f"{place}/run", **options)
+    """A store, closed at the test's end: an error that a test keeps may keep it for longer."""
+    _opened.append(Store(f"{place}/graph", f"{place}/run", **options))
+    return _opened[-1]
+
+
+def close_opened() -> None:
+    while _opened:
+        _opened.pop().close()
 
 
 def table(place: Path, name: str) -> Path:
